@@ -1,0 +1,39 @@
+"""Errors a user may see: one line each, naming the file and the remedy, and an exit code each."""
+
+from __future__ import annotations
+
+EXIT_SOME_FAILED = 7
+"""The run finished, but some inputs could not be used; each is named in the output."""
+
+EXIT_INTERRUPTED = 130
+"""Stopped by Ctrl-C: finished outputs are kept, nothing is half-written."""
+
+
+class PriorlensError(Exception):
+    """Anything a user can put right. Its text is one line: what was wrong, with which file, what to do."""
+
+    exit_code = 1
+
+
+class InputError(PriorlensError):
+    """An image, mask, folder or manifest that cannot be used."""
+
+    exit_code = 3
+
+
+class ModelError(PriorlensError):
+    """A model folder that is missing, truncated, foreign or newer than this version."""
+
+    exit_code = 4
+
+
+class OutputError(PriorlensError):
+    """A place that cannot be written: no permission, already in use, disk full."""
+
+    exit_code = 5
+
+
+class WeightsError(PriorlensError):
+    """A backbone that is unknown, or whose weights cannot be had here."""
+
+    exit_code = 6

@@ -1,0 +1,55 @@
+"""The one interface a prior has to offer, and the network behind it in EDM's preconditioning."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """The posterior mean E[x | x_t] for x_t = x + sigma * eps: all that a detector may ask of a prior."""
+
+    def __call__(
+        self, x_t: Float[Tensor, "batch channel *space"], sigma: Float[Tensor, " batch"]
+    ) -> Float[Tensor, "batch channel *space"]: ...
+
+
+def over_space(value: Float[Tensor, " batch"], like: Tensor) -> Tensor:
+    """One number an image, shaped to broadcast over its channels and space."""
+    return value.to(like.dtype).reshape(-1, *(1,) * (like.ndim - 1))
+
+
+def score(
+    denoiser: Denoiser, x_t: Float[Tensor, "batch channel *space"], sigma: Float[Tensor, " batch"]
+) -> Float[Tensor, "batch channel *space"]:
+    """Gradient of the log density of noised images, by Tweedie: (E[x | x_t] - x_t) / sigma^2."""
+    return (denoiser(x_t, sigma) - x_t) / over_space(sigma, x_t) ** 2
+
+
+class Preconditioned(nn.Module):
+    """A network as a denoiser: D = c_skip x_t + c_out F(c_in x_t, log(sigma) / 4).
+
+    Source: Karras et al. 2022, "Elucidating the design space of diffusion-based generative models", equation 7 and
+    Table 1. `sigma_data` is the standard deviation of clean data, 1 for whitened features.
+
+    The network runs in bfloat16 where `half` is set; the skip and everything outside stay in the input's precision.
+    """
+
+    def __init__(self, network: nn.Module, sigma_data: float = 1.0, half: bool = True) -> None:
+        super().__init__()
+        self.network = network
+        self.sigma_data = sigma_data
+        self.half = half
+
+    def forward(
+        self, x_t: Float[Tensor, "batch channel *space"], sigma: Float[Tensor, " batch"]
+    ) -> Float[Tensor, "batch channel *space"]:
+        s = over_space(sigma, x_t)
+        total = (s**2 + self.sigma_data**2).sqrt()
+        with torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.half):
+            out = self.network((x_t / total).float(), sigma.float().log() / 4)
+        return (self.sigma_data / total) ** 2 * x_t + s * self.sigma_data / total * out.to(x_t.dtype)
