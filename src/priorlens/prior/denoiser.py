@@ -36,20 +36,20 @@ class Preconditioned(nn.Module):
     Source: Karras et al. 2022, "Elucidating the design space of diffusion-based generative models", equation 7 and
     Table 1. `sigma_data` is the standard deviation of clean data, 1 for whitened features.
 
-    The network runs in bfloat16 where `half` is set; the skip and everything outside stay in the input's precision.
+    The network runs in bfloat16 where `bf16` is set; the skip and everything outside stay in the input's precision.
     """
 
-    def __init__(self, network: nn.Module, sigma_data: float = 1.0, half: bool = True) -> None:
+    def __init__(self, network: nn.Module, sigma_data: float = 1.0, bf16: bool = True) -> None:
         super().__init__()
         self.network = network
         self.sigma_data = sigma_data
-        self.half = half
+        self.bf16 = bf16
 
     def forward(
         self, x_t: Float[Tensor, "batch channel *space"], sigma: Float[Tensor, " batch"]
     ) -> Float[Tensor, "batch channel *space"]:
         s = over_space(sigma, x_t)
         total = (s**2 + self.sigma_data**2).sqrt()
-        with torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.half):
+        with torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.bf16):
             out = self.network((x_t / total).float(), sigma.float().log() / 4)
         return (self.sigma_data / total) ** 2 * x_t + s * self.sigma_data / total * out.to(x_t.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,16 +35,14 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         self.position = position
-        convolution = _CONVOLUTION[space]
+        convolution: Any = _CONVOLUTION[space]
         embedding = 4 * widths[0]
         self.frequencies = nn.Buffer(torch.exp(torch.linspace(0, math.log(100), 16)), persistent=False)
         self.embed = nn.Sequential(nn.Linear(32, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
         self.inward = convolution(channels + (4 * space if position else 0), widths[0], 3, padding=1)
 
-        def stage(width_in: int, width: int) -> nn.ModuleList:
-            return nn.ModuleList(
-                Block(width_in if i == 0 else width, width, embedding, convolution) for i in range(blocks)
-            )
+        def stage(width_in: int, width: int) -> Stage:
+            return Stage(Block(width if i else width_in, width, embedding, convolution) for i in range(blocks))
 
         self.down = nn.ModuleList(stage(widths[max(i - 1, 0)], width) for i, width in enumerate(widths))
         self.middle = Block(widths[-1], widths[-1], embedding, convolution)
@@ -63,24 +62,29 @@ class UNet(nn.Module):
         h = self.inward(torch.cat([x, positions(x)], 1) if self.position else x)
         skips = []
         for i, stage in enumerate(self.down):
-            h = halve(h) if i else h
-            for block in stage:
-                h = block(h, embedding)
+            h = stage(halve(h) if i else h, embedding)
             skips.append(h)
         h = self.middle(h, embedding)
         for i, stage in enumerate(self.up):
             skip = skips.pop()
             h = F.interpolate(h, size=skip.shape[2:], mode="nearest") if i else h
-            h = torch.cat([h, skip], 1)
-            for block in stage:
-                h = block(h, embedding)
+            h = stage(torch.cat([h, skip], 1), embedding)
         return self.outward(F.silu(self.norm(h)))
+
+
+class Stage(nn.ModuleList):
+    """The blocks of one resolution, one after the other."""
+
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+        for block in self:
+            h = block(h, embedding)
+        return h
 
 
 class Block(nn.Module):
     """Two convolutions around a skip; the noise level scales and shifts the features between them."""
 
-    def __init__(self, width_in: int, width: int, embedding: int, convolution: type[nn.Module]) -> None:
+    def __init__(self, width_in: int, width: int, embedding: int, convolution: Any) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(_groups(width_in), width_in)
         self.conv1 = convolution(width_in, width, 3, padding=1)

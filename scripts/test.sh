@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Runs the tests. Arguments go to pytest, such as tests/test_images.py or -k overlay.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+cd "$checkout"
+exec "$venv/bin/python" -m pytest "$@"

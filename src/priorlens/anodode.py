@@ -1,0 +1,383 @@
+"""AnoDODE: how rare an image's features are among healthy ones, and where (Hu & Jin 2023, arXiv 2310.06420)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Float32
+from torch import Tensor
+
+from priorlens.checkpoint import read_checkpoint, versions, write_checkpoint
+from priorlens.combination import Combination, Readings, fit_combination, join, reading_names, readings
+from priorlens.datasets import MIN_HEALTHY
+from priorlens.errors import InputError, ModelError
+from priorlens.feature_prior import FeaturePrior, fit_feature_prior, total_steps
+from priorlens.features import DEFAULT_BACKBONE, empty_pyramid, load_pyramid
+from priorlens.held_out import hold_out, plant_each, planted_count
+from priorlens.images import Image
+from priorlens.normalise import Intensity
+from priorlens.preparation import Preparation, as_image
+from priorlens.progress import Progress, Reporter
+from priorlens.rules import RULES, HealthyScale, Rule, Verdict, from_surprise, published
+from priorlens.surprise import Surprise
+
+METHOD = "anodode"
+STEPS = 1000
+_FEATURE_BATCH, _SCORE_BATCH = 32, 16
+_PUBLISHED = 32  # held-out images, at most, that the slow published rule is asked about
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a detector says of images; higher is more abnormal.
+
+    anomaly: bits above what healthy images show (rule "published": bits per dimension; "typicality": deviations).
+    anomaly_map: the same by place, each of its image's own height and width.
+    bits_per_dim: minus log2 density of the features at each scale, per dimension; may be negative.
+    nfe: network evaluations an image took.
+    """
+
+    anomaly: Float32[np.ndarray, " image"]
+    anomaly_map: tuple[Float32[np.ndarray, "_ _"], ...]
+    bits_per_dim: Float32[np.ndarray, "image scale"]
+    nfe: int
+
+
+@dataclass(frozen=True)
+class HealthyStatistics:
+    """What a rule says of held-out healthy images: its figure, and ends and threshold for showing its map.
+
+    `threshold` is the 99.5th percentile of their pixels: something to draw a line at, no calibrated verdict.
+    """
+
+    anomaly_mean: float
+    anomaly_std: float
+    map_low: float
+    map_high: float
+    threshold: float
+
+
+class AnoDODE:
+    """Diffusion priors of healthy features at several scales, and what they say of new images.
+
+    size: side of the square at which images are seen, a multiple of 32; None is chosen from the data.
+    backbone, weights: a timm name, and its weights as a safetensors file (None: installed, or from timm's hub).
+    zooms: sizes of the input relative to `size`; each gives a pyramid of its own.
+    steps: how long to train; None is 1000.
+    intensity: "range" where grey values mean the same in all images (CT), "percentile" where they do not.
+    rule: one of `RULES`; may be changed after fitting, for every rule reads the same priors.
+    device: of torch; None is CUDA where present.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: int | None = None,
+        backbone: str = DEFAULT_BACKBONE,
+        weights: Path | None = None,
+        zooms: Sequence[float] = (1.0,),
+        steps: int | None = None,
+        intensity: Literal["range", "percentile"] = "range",
+        rule: str = "combined",
+        seed: int = 0,
+        device: str | None = None,
+    ) -> None:
+        self.size = size
+        self.backbone = backbone
+        self.weights = weights
+        self.zooms = tuple(float(zoom) for zoom in zooms)
+        self.steps = STEPS if steps is None else steps
+        self.intensity = intensity
+        self.rule = rule
+        self.seed = seed
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+    @property
+    def rule(self) -> Rule:
+        return self._rule
+
+    @rule.setter
+    def rule(self, name: str) -> None:
+        chosen = next((rule for rule in RULES if rule == name), None)
+        if chosen is None:
+            raise InputError(f"{name}: is no rule; choose one of {', '.join(RULES)}")
+        self._rule: Rule = chosen
+
+    @property
+    def scale_names_(self) -> tuple[str, ...]:
+        """The scales, in the order of `Scores.bits_per_dim`."""
+        return tuple(self.priors_)
+
+    @property
+    def channels_(self) -> int:
+        return self.preparation_.channels
+
+    @property
+    def healthy_(self) -> HealthyStatistics:
+        """Of the present rule."""
+        return self.statistics_[self.rule]
+
+    def fit(
+        self,
+        images: Sequence[Image | np.ndarray],
+        *,
+        groups: Sequence[str] | None = None,
+        state: Path | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> AnoDODE:
+        """Learn what healthy images look like.
+
+        groups: the patient of each image; none is cut in two when some are held out.
+        state: folder for the unfinished training. The same call with the same `state` goes on where it was.
+
+        Raises:
+            InputError: fewer than 8 images, of one patient, or unlike each other in colour or bit depth.
+            WeightsError: the backbone cannot be had. ModelError, OutputError: `state` cannot be used.
+        """
+        named = [as_image(image, index) for index, image in enumerate(images)]
+        if len(named) < MIN_HEALTHY:
+            raise InputError(f"there are {len(named)} healthy images; at least {MIN_HEALTHY} are needed to learn from")
+        pyramid = load_pyramid(self.backbone, weights=self.weights, zooms=self.zooms).to(self.device)
+        kept, held = hold_out(groups or [str(i) for i in range(len(named))], self.seed)
+        self.preparation_ = Preparation.fit(named, self.size, self.intensity)
+        self.pyramid_ = pyramid
+        stages = {"features": len(kept), "held-out images": len(held), "planted artefacts": planted_count(len(held))}
+        report = Reporter(on_progress, stages, total_steps(pyramid.scales, self.steps))
+        features = self._features_of(named, kept, report)
+        self.priors_ = {
+            scale.name: fit_feature_prior(
+                scale,
+                features.pop(scale.name),
+                steps=self.steps,
+                seed=self.seed,
+                device=self.device,
+                state=state,
+                on_step=report,
+            )
+            for scale in pyramid.scales
+        }
+        self._learn_what_is_usual([named[i] for i in held], report)
+        patients = len(set(groups)) if groups else len(named)
+        self.trained_on_ = {"images": len(kept), "held_out": len(held), "patients": patients}
+        return self
+
+    def score(self, images: Sequence[Image | np.ndarray]) -> Scores:
+        """What the present rule says of images. Raises InputError for an image unlike the healthy ones in form."""
+        named = [as_image(image, index) for index, image in enumerate(images)]
+        anomaly, maps, bits, nfe = [], [], [], 0
+        for start in range(0, len(named), _SCORE_BATCH):
+            batch = named[start : start + _SCORE_BATCH]
+            verdict, bits_of, nfe = self._judge(self.preparation_.to_model(batch), self.rule)
+            anomaly.append(verdict.anomaly)
+            bits.append(torch.stack(list(bits_of.values()), 1))
+            square = self._enlarged(verdict.anomaly_map)
+            maps += [self.preparation_.from_model(m, image) for m, image in zip(square, batch, strict=True)]
+        empty = np.zeros((0, len(self.priors_)), np.float32)
+        return Scores(
+            anomaly=torch.cat(anomaly).cpu().numpy().astype(np.float32) if anomaly else empty[:, 0],
+            anomaly_map=tuple(maps),
+            bits_per_dim=torch.cat(bits).cpu().numpy().astype(np.float32) if bits else empty,
+            nfe=nfe,
+        )
+
+    def save(self, folder: Path, *, facts: Mapping[str, Any] | None = None) -> None:
+        """Write the model's folder; `facts` (whence the images, ...) go into its config. Raises OutputError."""
+        tensors = {f"backbone.{name}": value for name, value in self.pyramid_.backbone.state_dict().items()}
+        for scale, prior in self.priors_.items():
+            tensors |= {f"{scale}.{name}": value for name, value in prior.tensors().items()}
+        combination = self.combination_
+        for name in ("usual", "spread", "weights"):
+            tensors[f"combination.{name}"] = getattr(combination, name)
+        config = {
+            "method": METHOD,
+            **(facts or {}),
+            "settings": {
+                "size": self.size,
+                "backbone": self.backbone,
+                "weights": self.weights.name if self.weights else None,
+                "zooms": self.zooms,
+                "steps": self.steps,
+                "intensity": self.intensity,
+                "rule": self.rule,
+                "seed": self.seed,
+            },
+            "preparation": dataclasses.asdict(self.preparation_),
+            "trained_on": self.trained_on_,
+            "combination_bias": combination.bias,
+            "healthy": {rule: dataclasses.asdict(found) for rule, found in self.statistics_.items()},
+            "healthy_scales": {scale: dataclasses.asdict(found) for scale, found in self.healthy_scales_.items()},
+            "versions": versions(),
+        }
+        write_checkpoint(folder, tensors, config)
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str | None = None) -> AnoDODE:
+        """Read a model's folder. Raises ModelError: missing, truncated, foreign, of another method, or newer."""
+        tensors, config = read_checkpoint(folder)
+        if config["method"] != METHOD:
+            raise ModelError(f"{folder}: holds a model of method {config['method']!r}, not {METHOD!r}; fit again")
+        try:
+            return cls._restored(tensors, config, device)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ModelError(f"{folder}: its config and its tensors do not belong together; fit again") from error
+
+    @classmethod
+    def _restored(cls, tensors: dict[str, Tensor], config: dict[str, Any], device: str | None) -> AnoDODE:
+        settings = dict(config["settings"])
+        weights = settings.pop("weights")
+        detector = cls(**settings, weights=Path(weights) if weights else None, device=device)
+        prepared = dict(config["preparation"])
+        detector.preparation_ = Preparation(**prepared | {"intensity": Intensity(**prepared["intensity"])})
+        detector.pyramid_ = empty_pyramid(detector.backbone, detector.zooms)
+        detector.pyramid_.backbone.load_state_dict(_under("backbone", tensors))
+        detector.pyramid_.to(detector.device)
+        detector.priors_ = {
+            scale.name: FeaturePrior.from_tensors(scale, _under(scale.name, tensors)).to(detector.device)
+            for scale in detector.pyramid_.scales
+        }
+        learned = _under("combination", tensors)
+        names = reading_names(list(detector.priors_))
+        detector.combination_ = Combination(names, **learned, bias=float(config["combination_bias"]))
+        detector.statistics_ = {rule: HealthyStatistics(**found) for rule, found in config["healthy"].items()}
+        detector.healthy_scales_ = {scale: HealthyScale(**found) for scale, found in config["healthy_scales"].items()}
+        detector.trained_on_ = dict(config["trained_on"])
+        return detector
+
+    def describe(self) -> dict[str, Any]:
+        """What was learned, on what, and how large it is: plain data for JSON."""
+        sizes = {
+            name: sum(p.numel() for module in (prior.denoiser, prior.variance) for p in module.parameters())
+            for name, prior in self.priors_.items()
+        }
+        return {
+            "method": METHOD,
+            "rule": self.rule,
+            "backbone": self.backbone,
+            "size": self.preparation_.size,
+            "channels": self.channels_,
+            "intensity": dataclasses.asdict(self.preparation_.intensity),
+            "steps": self.steps,
+            "seed": self.seed,
+            "trained_on": self.trained_on_,
+            "parameters": sizes,
+            "healthy": {rule: dataclasses.asdict(found) for rule, found in self.statistics_.items()},
+            "healthy_scales": {scale: dataclasses.asdict(found) for scale, found in self.healthy_scales_.items()},
+        }
+
+    # What follows is how the above is done.
+
+    @property
+    def _side(self) -> int:
+        """Of the common grid: two positions for one of the finest features."""
+        return self.preparation_.size // 4
+
+    def _features(self, prepared: Float[Tensor, "image channel size size"]) -> dict[str, Tensor]:
+        levels = self.pyramid_(prepared.to(self.device))
+        return {scale.name: level for scale, level in zip(self.pyramid_.scales, levels, strict=True)}
+
+    def _features_of(self, images: Sequence[Image], chosen: Sequence[int], report: Reporter) -> dict[str, Tensor]:
+        """Features of the chosen images, in half precision: they all stay in memory."""
+        parts: dict[str, list[Tensor]] = {scale.name: [] for scale in self.pyramid_.scales}
+        for batch in _batches(chosen, _FEATURE_BATCH):
+            for name, level in self._features(self.preparation_.to_model([images[i] for i in batch])).items():
+                parts[name].append(level.half().cpu())
+            report.images("features", len(batch))
+        return {name: torch.cat(parts.pop(name)) for name in list(parts)}
+
+    def _surprises(self, prepared: Float[Tensor, "image channel size size"]) -> dict[str, Surprise]:
+        features = self._features(prepared)
+        return {name: prior.surprise(features[name], self.seed) for name, prior in self.priors_.items()}
+
+    def _judge(
+        self, prepared: Float[Tensor, "image channel size size"], rule: Rule
+    ) -> tuple[Verdict, dict[str, Tensor], int]:
+        """A rule's verdict, bits/dim of each scale, and network evaluations."""
+        if rule == "published":
+            return published(self.priors_, self.healthy_scales_, self._features(prepared), self._side, self.seed)
+        surprises = self._surprises(prepared)
+        verdict = from_surprise(
+            rule, self.combination_, self.healthy_scales_, surprises, readings(surprises, self._side)
+        )
+        bits = {name: found.bits_per_dim for name, found in surprises.items()}
+        return verdict, bits, sum(found.nfe for found in surprises.values())
+
+    def _enlarged(self, maps: Float[Tensor, "image side side"]) -> Float32[np.ndarray, "image size size"]:
+        size = (self.preparation_.size, self.preparation_.size)
+        return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0].cpu().numpy()
+
+    def _learn_what_is_usual(self, held: Sequence[Image], report: Reporter) -> None:
+        """Statistics and weights from held-out healthy images, and from these with artefacts planted in them."""
+        prepared = self.preparation_.to_model(held)
+        found: list[Readings] = []
+        surprises: dict[str, list[Surprise]] = {name: [] for name in self.priors_}
+        for batch in prepared.split(_SCORE_BATCH):
+            of_batch = self._surprises(batch)
+            found.append(readings(of_batch, self._side))
+            for name, one in of_batch.items():
+                surprises[name].append(one)
+            report.images("held-out images", len(batch))
+        self.healthy_scales_ = {
+            name: self._healthy_scale(self.priors_[name], name, parts, prepared) for name, parts in surprises.items()
+        }
+        planted, masks = self._planted(prepared.numpy(), report)
+        self.combination_ = fit_combination(join(found), planted, masks, self.seed)
+        self.statistics_ = {rule: self._statistics(prepared, rule) for rule in RULES}
+
+    def _healthy_scale(
+        self, prior: FeaturePrior, name: str, parts: Sequence[Surprise], prepared: Tensor
+    ) -> HealthyScale:
+        bits = torch.cat([part.bits_per_dim for part in parts])
+        maps = torch.cat([part.bits_map for part in parts])
+        features = self._features(prepared[:_PUBLISHED])[name]
+        residual, _ = prior.residual(features)
+        return HealthyScale(
+            bits_mean=float(bits.mean()),
+            bits_std=max(float(bits.std(correction=0)), 1e-3),
+            bits_map_mean=float(maps.mean()),
+            bits_map_std=max(float(maps.std()), 1e-3),
+            residual_mean=max(float(residual.mean()), 1e-6),
+        )
+
+    def _planted(
+        self, prepared: Float32[np.ndarray, "image channel size size"], report: Reporter
+    ) -> tuple[Readings, Bool[Tensor, "artefact side side"]]:
+        """Readings of held-out images with one artefact each, and where it lies on the common grid."""
+        images, masks = plant_each(prepared, np.random.default_rng([self.seed, 1]))
+        if not images:
+            raise InputError("no artefact could be planted in the held-out healthy images; are they nearly empty?")
+        found = []
+        for batch in torch.from_numpy(np.stack(images)).split(_SCORE_BATCH):
+            found.append(readings(self._surprises(batch), self._side))
+            report.images("planted artefacts", len(batch))
+        share = F.interpolate(torch.from_numpy(np.stack(masks))[:, None].float(), size=(self._side,) * 2, mode="area")
+        return join(found), share[:, 0] > 0.5
+
+    def _statistics(self, prepared: Tensor, rule: Rule) -> HealthyStatistics:
+        chosen = prepared[:_PUBLISHED] if rule == "published" else prepared
+        verdicts = [self._judge(batch, rule)[0] for batch in chosen.split(_SCORE_BATCH)]
+        anomaly = torch.cat([verdict.anomaly for verdict in verdicts])
+        pixels = torch.cat([verdict.anomaly_map.flatten() for verdict in verdicts]).cpu().numpy()
+        low, threshold, high = (float(value) for value in np.quantile(pixels, (0.5, 0.995, 0.9999)))
+        return HealthyStatistics(
+            anomaly_mean=float(anomaly.mean()),
+            anomaly_std=float(anomaly.std(correction=0)),
+            map_low=low,
+            map_high=max(high, threshold + (threshold - low)),
+            threshold=threshold,
+        )
+
+
+def _batches(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{prefix}."): value for name, value in tensors.items() if name.startswith(f"{prefix}.")}

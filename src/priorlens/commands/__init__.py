@@ -1,0 +1,1 @@
+"""The command line: one file a command, what several share in `options`, `terminal` and `results`."""

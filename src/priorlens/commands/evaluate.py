@@ -1,0 +1,124 @@
+"""`priorlens evaluate`: a model against images whose truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from priorlens.commands.options import (
+    Group,
+    Manifest,
+    Model,
+    Overlays,
+    Overwrite,
+    Results,
+    ScoringRule,
+    Threads,
+    use_threads,
+)
+
+if TYPE_CHECKING:
+    from priorlens.datasets import Case
+    from priorlens.evaluation import Outcome
+    from priorlens.scoring import Scored
+
+
+def evaluate(
+    model: Model,
+    dataset: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATASET", help="Folder with test/good, test/KIND and ground_truth/KIND, as MVTec and BMAD have."
+        ),
+    ],
+    out: Results,
+    rule: ScoringRule = None,
+    bootstrap: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Resamples of patients behind the 95 % intervals; 0 for none.")
+    ] = 1000,
+    group: Group = None,
+    manifest: Manifest = None,
+    overwrite: Overwrite = False,
+    overlays: Overlays = True,
+    threads: Threads = None,
+) -> None:
+    """Measure a model on images with known truth.
+
+    Each kind of abnormality, a folder test/KIND, is compared with the healthy images of test/good. A mask in
+    ground_truth/KIND has its image's name; what is above half of its largest value is lesion. An abnormal image
+    without a mask counts for the figures of whole images only.
+
+    \b
+    Writes into --out, beside what priorlens score writes:
+      metrics.json   image AUROC, AP, FPR at 95 % TPR; pixel AUROC, AP, AUPRO,
+                     best Dice; each with its 95 % interval
+      roc_pr.png     ROC and precision-recall curves
+
+    \b
+    Examples:
+      priorlens evaluate model dataset --out evaluation
+      priorlens evaluate model dataset --out evaluation --group '^(\\d+)_'
+    """
+    from priorlens.datasets import labelled_cases
+    from priorlens.outputs import prepare_folder, write_json
+
+    cases = labelled_cases(dataset, group=group, manifest=manifest)
+    _require_masks(cases)
+
+    # Only now what takes seconds to import: a mask that does not fit is told at once.
+    from priorlens import evaluation
+    from priorlens.anodode import AnoDODE
+    from priorlens.commands.results import report, require_apart, write_scores
+    from priorlens.commands.terminal import print_table
+    from priorlens.plots import roc_pr_plot
+
+    require_apart(out, [dataset / "test", dataset / "ground_truth"])
+    use_threads(threads)
+    detector = AnoDODE.load(model)
+    if rule:
+        detector.rule = rule.value
+    prepare_folder(out, overwrite=overwrite)
+    outcomes: list[Outcome] = []
+    failed = write_scores(
+        out, detector, cases, overlays=overlays, on_scored=lambda scored: outcomes.append(_outcome(scored))
+    )
+    metrics = evaluation.evaluate(outcomes, bootstrap=bootstrap)
+    write_json(out / "metrics.json", metrics | {"rule": detector.rule, "images_failed": failed})
+    roc_pr_plot(evaluation.curves(outcomes, bootstrap=min(bootstrap, 300)), out / "roc_pr.png")
+    print_table(evaluation.table(metrics))
+    report(out, len(cases), failed)
+
+
+def _require_masks(cases: Sequence[Case]) -> None:
+    """Read every mask before hours of scoring. Raises InputError."""
+    from priorlens.commands.terminal import progress_bar
+    from priorlens.errors import InputError
+    from priorlens.images import read_image, read_mask
+
+    masked = [(case.path, case.mask) for case in cases if case.mask]
+    with progress_bar("checking masks", len(masked)) as advance:
+        for path, mask in masked:
+            advance()
+            try:
+                _, height, width = read_image(path).pixels.shape
+            except InputError:
+                continue  # reported with the scores, as any image that cannot be read
+            read_mask(mask, (height, width))
+
+
+def _outcome(scored: Scored) -> Outcome:
+    """What the metrics need; healthy images without their map."""
+    import numpy as np
+
+    from priorlens.body import body_mask
+    from priorlens.datasets import HEALTHY
+    from priorlens.evaluation import Outcome
+
+    case = scored.case
+    if case.kind == HEALTHY:
+        return Outcome(case.name, case.kind, case.group, scored.anomaly)
+    grey = scored.image.pixels.mean(axis=0, dtype=np.float32)
+    return Outcome(case.name, case.kind, case.group, scored.anomaly, scored.anomaly_map, scored.mask, body_mask(grey))

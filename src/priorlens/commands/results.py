@@ -1,0 +1,114 @@
+"""Scores, maps and overlays of many images, written under one folder: what `score` and `evaluate` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import typer
+
+from priorlens.anodode import AnoDODE
+from priorlens.commands.terminal import progress_bar, warn
+from priorlens.datasets import Case
+from priorlens.errors import EXIT_SOME_FAILED, OutputError
+from priorlens.outputs import prepare_folder, write_array, write_rows
+from priorlens.pictures import overlay
+from priorlens.scoring import Failed, Scored, score_cases
+
+TABLE, MAPS, OVERLAYS = "scores.csv", "maps", "overlays"
+
+
+def write_scores(
+    out: Path,
+    detector: AnoDODE,
+    cases: Sequence[Case],
+    *,
+    overlays: bool = True,
+    on_scored: Callable[[Scored], None] = lambda scored: None,
+) -> int:
+    """Score `cases` into `out`: `scores.csv` with a row each in their order, `maps/`, `overlays/`; tell `on_scored`.
+
+    Cases that cannot be used are named on stderr and in the table, and their number is returned. Whatever stops it,
+    Ctrl-C included, the table of what was done is written. Raises OutputError.
+    """
+    _remove_earlier(out, cases)
+    rows: list[list[str]] = []
+    try:
+        with progress_bar("scoring", len(cases)) as advance:
+            for result in score_cases(detector, cases):
+                if isinstance(result, Failed):
+                    warn(result.reason)
+                else:
+                    _write_map(out, result)
+                    if overlays:
+                        _write_overlay(out, detector, result)
+                    on_scored(result)
+                rows.append(_row(result, len(detector.scale_names_)))
+                advance()
+    except KeyboardInterrupt:
+        done = f"{out / TABLE}: stopped after {len(rows)} of {len(cases)} images"
+        raise KeyboardInterrupt(f"{done}; add --overwrite to score them all") from None
+    finally:
+        write_rows(out / TABLE, ["file", "anomaly", *detector.scale_names_, "nfe", "seconds", "error"], rows)
+    return sum(row[-1] != "" for row in rows)
+
+
+def report(out: Path, cases: int, failed: int) -> None:
+    """The last words of a command that scored images. Raises typer.Exit if some of them could not be used."""
+    typer.echo(f"{out}: {cases - failed} of {cases} images scored, see {out / TABLE}")
+    if failed:
+        warn(f"{out / TABLE}: {failed} of {cases} images could not be scored; repair or remove those with an error")
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def require_apart(out: Path, inputs: Sequence[Path]) -> None:
+    """Refuse to write results among the images, where the next run would take them for images. Raises OutputError."""
+    for folder in inputs:
+        if out.resolve().is_relative_to(folder.resolve()):
+            raise OutputError(f"{out}: lies in {folder}, among the images to score; choose another --out")
+
+
+def _remove_earlier(out: Path, cases: Sequence[Case]) -> None:
+    """What an earlier run wrote under the names of this one, lest it be taken for a result of this one."""
+    for path in (out / TABLE, *(path for case in cases for path in _paths(out, case))):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be replaced ({error.strerror}); choose another --out") from error
+
+
+def _paths(out: Path, case: Case) -> tuple[Path, Path]:
+    return out / MAPS / f"{case.name}.npy", out / OVERLAYS / f"{case.name}.png"
+
+
+def _write_map(out: Path, scored: Scored) -> None:
+    path, _ = _paths(out, scored.case)
+    prepare_folder(path.parent, overwrite=True)
+    write_array(path, scored.anomaly_map)
+
+
+def _write_overlay(out: Path, detector: AnoDODE, scored: Scored) -> None:
+    _, path = _paths(out, scored.case)
+    prepare_folder(path.parent, overwrite=True)
+    healthy = detector.healthy_
+    overlay(
+        scored.image.pixels,
+        scored.anomaly_map,
+        path,
+        name=scored.case.name,
+        anomaly=scored.anomaly,
+        low=healthy.map_low,
+        high=healthy.map_high,
+        threshold=healthy.threshold,
+        truth=scored.mask,
+    )
+
+
+def _row(result: Scored | Failed, scales: int) -> list[str]:
+    """A line of the table, its figures with as many digits as float32 has."""
+    file = result.case.path.as_posix()
+    if isinstance(result, Failed):
+        return [file, *[""] * (scales + 3), result.reason]
+    figures = [str(np.float32(value)) for value in (result.anomaly, *result.bits_per_dim)]
+    return [file, *figures, str(result.nfe), f"{result.seconds:.4f}", ""]

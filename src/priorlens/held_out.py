@@ -1,0 +1,53 @@
+"""What is set aside from the healthy images: whose they are, and the artefacts planted in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from priorlens.body import body_mask
+from priorlens.datasets import Case, split_groups
+from priorlens.errors import InputError
+from priorlens.planted import plant
+
+HELD_OUT, LEAST_HELD_OUT = 0.1, 24
+"""Share of the healthy images, by patient, that no prior learns from: what is usual is read off them. At least so many
+images, where that is not more than 30 % of all."""
+
+PLANTED, PLANTED_EACH = 240, 8
+"""Images with planted artefacts, made from those held out; at most so many from each."""
+
+
+def plant_each(
+    prepared: Float32[np.ndarray, "image channel size size"], rng: np.random.Generator
+) -> tuple[list[Float32[np.ndarray, "channel size size"]], list[Bool[np.ndarray, "size size"]]]:
+    """Copies of images with one artefact each, the same in all channels, and where it lies.
+
+    Each image gives as many copies as it takes to make about 240; where nothing can be planted, none.
+    """
+    images, masks = [], []
+    for _ in range(planted_count(len(prepared)) // max(1, len(prepared))):
+        for image in prepared:
+            grey = image.mean(0)
+            try:
+                planted = plant(grey, body_mask(grey), rng)
+            except InputError:
+                continue
+            images.append((image + (planted.pixels - grey)).astype(np.float32))
+            masks.append(planted.mask)
+    return images, masks
+
+
+def planted_count(held: int) -> int:
+    return held * min(PLANTED_EACH, max(1, round(PLANTED / max(1, held))))
+
+
+def hold_out(groups: Sequence[str], seed: int) -> tuple[list[int], list[int]]:
+    """Indices of the images to learn from, and of those held out, by whole patients."""
+    share = min(max(HELD_OUT, LEAST_HELD_OUT / len(groups)), 0.3)
+    cases = [Case(Path(str(index)), str(index), group) for index, group in enumerate(groups)]
+    kept, held = split_groups(cases, share, seed)
+    return [int(case.name) for case in kept], [int(case.name) for case in held]

@@ -1,0 +1,87 @@
+"""How images become the model's input, and maps the images' own again: colour, intensity and grid in one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor
+
+from priorlens.errors import InputError
+from priorlens.images import Image
+from priorlens.normalise import Grid, Intensity
+
+SMALLEST, LARGEST, MULTIPLE = 192, 256, 32
+"""Ends of the size chosen from the data, and what every size is a multiple of: the deepest stride."""
+
+_COLOUR = {1: "grey", 3: "colour"}
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Images of `channels` channels, their intensities to about [0, 1], on a square of `size` x `size`."""
+
+    channels: int
+    size: int
+    intensity: Intensity
+
+    @classmethod
+    def fit(
+        cls, images: Sequence[Image], size: int | None, mode: Literal["range", "percentile"] = "range"
+    ) -> Preparation:
+        """Learn it from healthy images; `size` None is chosen from theirs.
+
+        Raises:
+            InputError: colour among grey images or the reverse, or several bit depths.
+        """
+        channels = len(images[0].pixels)
+        for image in images:
+            _require_channels(image, channels, "most other images are")
+        longest = float(np.median([max(image.pixels.shape[1:]) for image in images]))
+        chosen = size or int(np.clip(round(longest / MULTIPLE) * MULTIPLE, SMALLEST, LARGEST))
+        chosen = max(2, round(chosen / MULTIPLE)) * MULTIPLE
+        return cls(channels, chosen, Intensity.fit(images, mode))
+
+    def to_model(self, images: Sequence[Image]) -> Float[Tensor, "image channel size size"]:
+        """What the model sees. Raises InputError for an image of other colour or bit depth than it was fitted on."""
+        prepared = []
+        for image in images:
+            _require_channels(image, self.channels, "this model was trained on images that are")
+            self.intensity.require_depth(image)
+            prepared.append(self._grid(image).to_model(self.intensity.apply(image.pixels)))
+        return torch.from_numpy(np.stack(prepared))
+
+    def from_model(
+        self, anomaly_map: Float32[np.ndarray, "{self.size} {self.size}"], image: Image
+    ) -> Float32[np.ndarray, "height width"]:
+        """A map on the model's grid, on the image's own."""
+        return self._grid(image).from_model(anomaly_map)
+
+    def _grid(self, image: Image) -> Grid:
+        _, height, width = image.pixels.shape
+        return Grid(height, width, self.size)
+
+
+def as_image(image: Image | np.ndarray, index: int) -> Image:
+    """An array of height x width, or with 1 or 3 channels first, as an image of unknown full scale."""
+    if isinstance(image, Image):
+        return image
+    pixels = np.asarray(image, dtype=np.float32)
+    pixels = pixels[None] if pixels.ndim == 2 else pixels
+    name = Path(f"image {index}")
+    if pixels.ndim != 3 or len(pixels) not in _COLOUR:
+        raise InputError(f"{name}: has shape {np.shape(image)}; give height x width, or 1 or 3 channels first")
+    if not np.isfinite(pixels).all() or np.ptp(pixels) == 0:
+        raise InputError(f"{name}: is constant or holds nan or infinite pixels; leave it out")
+    return Image(pixels, name, float("nan"))
+
+
+def _require_channels(image: Image, channels: int, others: str) -> None:
+    if len(image.pixels) != channels:
+        found, wanted = _COLOUR[len(image.pixels)], _COLOUR[channels]
+        raise InputError(f"{image.path}: is {found}, {others} {wanted}; convert it to {wanted} or leave it out")

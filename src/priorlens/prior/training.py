@@ -1,0 +1,185 @@
+"""One loop that trains a denoiser, or the variance head beside it: for feature maps or images, in 2-D or 3-D.
+
+A killed run resumes to the same result: every step draws its batch and its noise from the seed and the step's number,
+and weights, their average and the optimiser's moments are written to one file now and then.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from priorlens.errors import ModelError
+from priorlens.outputs import atomic_write
+from priorlens.prior.denoiser import Denoiser, Preconditioned, over_space
+from priorlens.prior.variance import VarianceHead
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to learn, and at which noise levels: log(sigma) ~ N(log_sigma_mean, log_sigma_std^2)."""
+
+    steps: int
+    batch: int = 16
+    learning_rate: float = 1e-3
+    warm_up: int = 100
+    ema: float = 0.998
+    clip: float = 1.0
+    log_sigma_mean: float = -0.2
+    log_sigma_std: float = 1.2
+
+    def learning_rate_at(self, step: int) -> float:
+        """Linear warm-up, then a cosine down to a hundredth."""
+        warm = min(1.0, (step + 1) / self.warm_up)
+        return self.learning_rate * warm * (0.495 * (1 + math.cos(math.pi * step / self.steps)) + 0.01)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clean data, the same with noise, and how much of it."""
+
+    x: Float[Tensor, "batch channel *space"]
+    x_t: Float[Tensor, "batch channel *space"]
+    sigma: Float[Tensor, " batch"]
+
+
+Loss = Callable[[nn.Module, Batch], Tensor]
+
+
+def denoising_loss(module: nn.Module, batch: Batch) -> Tensor:
+    """Squared error of the denoiser, weighted by 1/c_out^2 (Karras et al. 2022, Table 1): every noise level counts."""
+    assert isinstance(module, Preconditioned)
+    sigma = over_space(batch.sigma, batch.x)
+    weight = (sigma**2 + module.sigma_data**2) / (sigma * module.sigma_data) ** 2
+    return (weight * (module(batch.x_t, batch.sigma) - batch.x) ** 2).mean()
+
+
+def variance_loss(denoiser: Denoiser) -> Loss:
+    """Gaussian negative log-likelihood of the denoiser's error, per element and up to a constant: a proper score."""
+
+    def loss(module: nn.Module, batch: Batch) -> Tensor:
+        assert isinstance(module, VarianceHead)
+        with torch.no_grad():
+            denoised = denoiser(batch.x_t, batch.sigma)
+        log_variance = module(batch.x_t, denoised, batch.sigma)
+        return 0.5 * (log_variance + (batch.x - denoised) ** 2 * (-log_variance).exp()).mean()
+
+    return loss
+
+
+def train(
+    module: nn.Module,
+    loss_of: Loss,
+    data: Float[Tensor, "image channel *space"],
+    schedule: Schedule,
+    *,
+    seed: int,
+    state: Path | None = None,
+    on_step: Callable[[int, float], None] = lambda step, loss: None,
+    save_every: float = 60.0,
+) -> None:
+    """Train `module` in place; it ends holding the average of its weights along the way (EMA).
+
+    data: clean examples, in any floating type; each batch is cast to float32 on the module's device.
+    state: file that keeps the unfinished run; a run that finds it goes on from there. It is left in place at the end.
+    on_step: called after each step with its number, from 1, and its loss; not for steps done before a resume.
+    save_every: seconds between two writes of `state`.
+
+    Raises:
+        ModelError: `state` cannot be read or belongs to another run. OutputError: it cannot be written.
+    """
+    device = next(module.parameters()).device
+    optimiser = torch.optim.AdamW(module.parameters(), schedule.learning_rate, weight_decay=0.0)
+    average = {name: value.detach().clone() for name, value in module.state_dict().items()}
+    first = _resume(state, module, optimiser, average, seed) if state and state.exists() else 0
+    module.train()
+    saved = time.monotonic()
+    for step in range(first, schedule.steps):
+        batch = draw(data, schedule, torch.Generator().manual_seed(_seed_of(seed, step)), device)
+        loss = loss_of(module, batch)
+        optimiser.param_groups[0]["lr"] = schedule.learning_rate_at(step)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), schedule.clip)
+        optimiser.step()
+        _follow(average, module, min(schedule.ema, (1 + step) / (10 + step)))
+        on_step(step + 1, loss.item())
+        if state and (time.monotonic() - saved > save_every or step + 1 == schedule.steps):
+            _save(state, module, optimiser, average, seed, step + 1)
+            saved = time.monotonic()
+    module.load_state_dict(average)
+    module.eval()
+
+
+def draw(data: Tensor, schedule: Schedule, generator: torch.Generator, device: torch.device) -> Batch:
+    """A batch with its noise; the same generator state gives the same batch on every device."""
+    chosen = torch.randint(len(data), (schedule.batch,), generator=generator)
+    x = data[chosen].float()
+    normal = torch.randn(schedule.batch, generator=generator)
+    sigma = (schedule.log_sigma_mean + schedule.log_sigma_std * normal).exp()
+    x_t = x + over_space(sigma, x) * torch.randn(x.shape, generator=generator)
+    return Batch(_fast(x.to(device)), _fast(x_t.to(device)), sigma.to(device))
+
+
+def _fast(x: Tensor) -> Tensor:
+    """Channels last, the layout in which convolutions in bfloat16 are several times faster on a CPU."""
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
+def _seed_of(seed: int, step: int) -> int:
+    return (seed * 1_000_003 + step) % 2**63
+
+
+@torch.no_grad()
+def _follow(average: dict[str, Tensor], module: nn.Module, decay: float) -> None:
+    for name, value in module.state_dict().items():
+        average[name].lerp_(value, 1 - decay)
+
+
+def _save(
+    path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, average: dict[str, Tensor], seed: int, step: int
+) -> None:
+    tensors = {f"weights.{name}": value for name, value in module.state_dict().items()}
+    tensors |= {f"average.{name}": value for name, value in average.items()}
+    for index, moments in optimiser.state_dict()["state"].items():
+        tensors |= {f"moments.{index}.{name}": value for name, value in moments.items()}
+    metadata = {"run": json.dumps({"seed": seed, "step": step})}
+    with atomic_write(path) as file:
+        file.write(save({name: value.contiguous().cpu() for name, value in tensors.items()}, metadata))
+
+
+def _resume(
+    path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, average: dict[str, Tensor], seed: int
+) -> int:
+    """Load what `_save` wrote; the number of steps already done."""
+    problem = ModelError(f"{path}: is not this run's unfinished training; start again without --resume")
+    try:
+        with safe_open(path, framework="pt") as file:
+            run = json.loads((file.metadata() or {}).get("run", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if run.get("seed") != seed:
+            raise problem
+        module.load_state_dict(_under("weights", tensors))
+        average.update({name: value.to(average[name].device) for name, value in _under("average", tensors).items()})
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in _under("moments", tensors).items():
+            index, key = name.split(".", 1)
+            moments.setdefault(int(index), {})[key] = value
+        optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
+        return int(run["step"])
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+        raise problem from error
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{prefix}."): value for name, value in tensors.items() if name.startswith(f"{prefix}.")}

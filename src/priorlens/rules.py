@@ -1,0 +1,104 @@
+"""The rules by which features become a verdict: as published, and those it is compared with in docs/anodode.md.
+
+Every rule reads the same priors. A rule gives one figure an image and one map on a common grid; both higher where
+more abnormal.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from priorlens.combination import Combination, Readings
+from priorlens.feature_prior import FeaturePrior
+from priorlens.prior.ode import bits_per_dim
+from priorlens.surprise import Surprise
+
+Rule = Literal["combined", "coherent", "standardised", "typicality", "published"]
+RULES: tuple[Rule, ...] = get_args(Rule)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a rule says of a batch of images."""
+
+    anomaly: Float[Tensor, " image"]
+    anomaly_map: Float[Tensor, "image side side"]
+
+
+@dataclass(frozen=True)
+class HealthyScale:
+    """What held-out healthy images show at one scale: bits per dimension, and what reconstruction takes away."""
+
+    bits_mean: float
+    bits_std: float
+    bits_map_mean: float
+    bits_map_std: float
+    residual_mean: float
+
+
+def from_surprise(
+    rule: Rule,
+    combination: Combination,
+    healthy: dict[str, HealthyScale],
+    surprises: dict[str, Surprise],
+    found: Readings,
+) -> Verdict:
+    """Every rule but the published one, from the surprise and its readings.
+
+    combined: map by weights learned on planted artefacts; figure from coherent surprise.
+    coherent: map and figure from coherent surprise, all scales and noise levels alike (method of signed errors).
+    standardised: the code length 1/2 (log v + error^2 / v) as map; figure from error^2 / v.
+    typicality: how far bits/dim lies from that of healthy images on either side (Nalisnick et al. 2019).
+    """
+    if rule == "combined":
+        return Verdict(combination.anomaly(found), combination.anomaly_map(found))
+    side = found.maps.shape[-1]
+    if rule == "coherent":
+        chosen = [i for i, name in enumerate(found.names) if " coherent " in name and name.endswith("width=1")]
+        relative = (found.maps[:, chosen] - combination.usual[chosen, None, None]) / combination.spread[
+            chosen, None, None
+        ]
+        return Verdict(combination.anomaly(found), relative.mean(1))
+    if rule == "standardised":
+        lengths = [(0.5 * (s.expected + s.standardised) / math.log(2)).mean(1) for s in surprises.values()]
+        return Verdict(combination.anomaly(found, "standardised"), _summed(lengths, side))
+    distances = [
+        ((s.bits_per_dim - healthy[name].bits_mean) / healthy[name].bits_std) ** 2 for name, s in surprises.items()
+    ]
+    maps = [
+        ((s.bits_map - healthy[name].bits_map_mean) / healthy[name].bits_map_std).abs() for name, s in surprises.items()
+    ]
+    return Verdict(torch.stack(distances).mean(0).sqrt(), _summed(maps, side))
+
+
+def published(
+    priors: dict[str, FeaturePrior], healthy: dict[str, HealthyScale], features: dict[str, Tensor], side: int, seed: int
+) -> tuple[Verdict, dict[str, Tensor], int]:
+    """AnoDODE (Hu & Jin 2023): likelihood by the probability-flow ODE, place by reconstruction.
+
+    The figure is the plain mean over scales of bits/dim. The map is the energy that reconstruction takes away, each
+    scale relative to its mean on healthy images (the paper's abstract leaves the rule open: this is our choice).
+    Returns the verdict, bits/dim of each scale, and the network evaluations, products for the divergence included.
+    """
+    bits, residuals, nfe = {}, [], 0
+    for name, prior in priors.items():
+        likelihood = prior.likelihood(features[name], seed=seed)
+        bits[name] = bits_per_dim(likelihood.log_prob, likelihood.z[0].numel())
+        residual, calls = prior.residual(features[name])
+        residuals.append(residual / healthy[name].residual_mean)
+        nfe += likelihood.nfe + likelihood.vjps + calls
+    return Verdict(torch.stack(list(bits.values())).mean(0), _summed(residuals, side)), bits, nfe
+
+
+def _summed(maps: list[Float[Tensor, "image rows columns"]], side: int) -> Float[Tensor, "image side side"]:
+    """Mean over scales of maps brought to one grid."""
+    return torch.stack(
+        [F.interpolate(m[:, None], size=(side, side), mode="bilinear", align_corners=False)[:, 0] for m in maps]
+    ).mean(0)

@@ -1,0 +1,134 @@
+"""Many image files through a detector: read ahead in a thread, scored in batches, failures as values."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from priorlens.anodode import Scores
+from priorlens.datasets import Case
+from priorlens.errors import InputError
+from priorlens.images import Image, read_image, read_mask
+
+BATCH = 16
+"""Images scored at once; fewer where they are large, see `BATCH_PIXELS`."""
+
+BATCH_PIXELS = 2**24
+"""A batch is closed once its images hold more pixels than this, all together: memory stays bounded."""
+
+Item = TypeVar("Item")
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Whatever scores images. An image that does not suit it is an `InputError` that names its file."""
+
+    def score(self, images: Sequence[Image]) -> Scores: ...
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An image, or its mask, that could not be used; `reason` is one line that names the file and the remedy."""
+
+    case: Case
+    reason: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An image as stored in its file, and the truth about it where there is a mask."""
+
+    case: Case
+    image: Image
+    mask: Bool[np.ndarray, "height width"] | None
+
+
+@dataclass(frozen=True)
+class Scored(Loaded):
+    """A scored image: `anomaly` and `anomaly_map` grow with abnormality, the map has the image's own size.
+
+    bits_per_dim: one figure a scale, bits per feature dimension; may be negative.
+    nfe: network evaluations that the image took.
+    seconds: the image's share of the time that its batch took to score, without reading and writing.
+    """
+
+    anomaly: float
+    anomaly_map: Float32[np.ndarray, "height width"]
+    bits_per_dim: Float32[np.ndarray, " scale"]
+    nfe: int
+    seconds: float
+
+
+def score_cases(detector: Detector, cases: Iterable[Case]) -> Iterator[Scored | Failed]:
+    """Score every case, one result each in their order. A case that cannot be used does not hold up the others."""
+    for batch in _one_ahead(_batches(cases)):
+        scored = iter(_score(detector, [one for one in batch if isinstance(one, Loaded)]))
+        for one in batch:
+            yield one if isinstance(one, Failed) else next(scored)
+
+
+def read_case(case: Case) -> Loaded | Failed:
+    """The image of a case and its mask, if it has one."""
+    try:
+        image = read_image(case.path)
+        _, height, width = image.pixels.shape
+        return Loaded(case, image, read_mask(case.mask, (height, width)) if case.mask else None)
+    except InputError as error:
+        return Failed(case, str(error))
+
+
+def _batches(cases: Iterable[Case]) -> Iterator[list[Loaded | Failed]]:
+    batch: list[Loaded | Failed] = []
+    pixels = 0
+    for case in cases:
+        one = read_case(case)
+        batch.append(one)
+        pixels += one.image.pixels.size if isinstance(one, Loaded) else 0
+        if len(batch) == BATCH or pixels > BATCH_PIXELS:
+            yield batch
+            batch, pixels = [], 0
+    if batch:
+        yield batch
+
+
+def _one_ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items, each made in a thread while the one before it is in use."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
+
+
+def _score(detector: Detector, batch: Sequence[Loaded]) -> list[Scored | Failed]:
+    """Results of a batch in its order. A batch that is refused is halved until only those that do not suit fail."""
+    if not batch:
+        return []
+    start = time.perf_counter()
+    try:
+        scores = detector.score([one.image for one in batch])
+    except InputError as error:
+        if len(batch) == 1:
+            return [Failed(batch[0].case, str(error))]
+        middle = len(batch) // 2
+        return _score(detector, batch[:middle]) + _score(detector, batch[middle:])
+    seconds = (time.perf_counter() - start) / len(batch)
+    return [
+        Scored(
+            one.case,
+            one.image,
+            one.mask,
+            anomaly=float(scores.anomaly[i]),
+            anomaly_map=scores.anomaly_map[i],
+            bits_per_dim=scores.bits_per_dim[i],
+            nfe=scores.nfe,
+            seconds=seconds,
+        )
+        for i, one in enumerate(batch)
+    ]

@@ -1,0 +1,27 @@
+"""What a command line came to, and the types of the fixtures that all tests of commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+Command = Callable[..., "Ran"]
+Draw = Callable[..., Path]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What came of a command line."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    def refused(self, code: int, *parts: object) -> None:
+        """It ended with this exit code and one line on stderr, which has all these parts."""
+        lines = [line for line in self.stderr.splitlines() if line.startswith("priorlens: ")]
+        assert self.code == code, self
+        assert len(lines) == 1 and "Traceback" not in self.stderr, self.stderr
+        for part in parts:
+            assert str(part) in lines[0], lines[0]

@@ -1,0 +1,106 @@
+"""`priorlens evaluate`, `inspect` and `demo`: figures, pictures and facts."""
+
+from __future__ import annotations
+
+import csv
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import Command
+from PIL import Image
+
+from priorlens import cohort
+from priorlens.evaluation import METRICS
+
+
+def test_figures_curves_and_pictures(tmp_path: Path, run: Command, model: Path, dataset: Path) -> None:
+    out = tmp_path / "out"
+    ran = run("evaluate", model, dataset, "--out", out, "--bootstrap", 20)
+    assert ran.code == 0 and "6 of 6 images scored" in ran.stdout, ran
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["schema"] == 1 and list(metrics["kinds"]) == ["lesion"]
+    assert set(metrics["kinds"]["lesion"]) == set(METRICS)
+    assert all(set(figure) == {"value", "low", "high"} for figure in metrics["kinds"]["lesion"].values())
+    assert metrics["rule"] == "combined" and metrics["images_failed"] == 0
+    assert f"{metrics['kinds']['lesion']['image_auroc']['value']:.3f}" in ran.stdout
+    assert sorted(path.name for path in out.iterdir()) == [
+        "maps",
+        "metrics.json",
+        "overlays",
+        "roc_pr.png",
+        "scores.csv",
+    ]
+    assert np.load(out / "maps/lesion/2.npy").shape == (40, 56)
+
+
+def test_truth_is_drawn(tmp_path: Path, run: Command, model: Path, dataset: Path) -> None:
+    assert run("evaluate", model, dataset, "--out", tmp_path / "with", "--bootstrap", 0).code == 0
+    for mask in (dataset / "ground_truth/lesion").iterdir():
+        mask.unlink()
+    assert run("evaluate", model, dataset, "--out", tmp_path / "without", "--bootstrap", 0).code == 0
+    pictures = [np.asarray(Image.open(tmp_path / turn / "overlays/lesion/0.png")) for turn in ("with", "without")]
+    assert not np.array_equal(*pictures)
+    figures = json.loads((tmp_path / "without/metrics.json").read_text())["kinds"]["lesion"]
+    assert figures["pixel_ap"]["value"] is None and figures["image_auroc"]["value"] is not None
+
+
+def test_another_rule_is_named(tmp_path: Path, run: Command, model: Path, dataset: Path) -> None:
+    out = tmp_path / "out"
+    ran = run("evaluate", model, dataset, "--out", out, "--rule", "coherent", "--bootstrap", 0, "--no-overlays")
+    assert ran.code == 0 and not (out / "overlays").exists()
+    assert json.loads((out / "metrics.json").read_text())["rule"] == "coherent"
+
+
+def test_patients_are_what_is_resampled(tmp_path: Path, run: Command, model: Path, dataset: Path) -> None:
+    arguments = ("--bootstrap", 5, "--no-overlays", "--group", r"\d")
+    assert run("evaluate", model, dataset, "--out", tmp_path / "out", *arguments).code == 0
+    counts = json.loads((tmp_path / "out/metrics.json").read_text())["counts"]
+    assert counts["lesion"] == {"images": 3, "groups": 3, "with_mask": 3}
+
+
+def test_a_broken_test_image_leaves_the_figures_of_the_others(
+    tmp_path: Path, run: Command, model: Path, dataset: Path
+) -> None:
+    (dataset / "test/lesion/1.png").write_bytes(b"")
+    ran = run("evaluate", model, dataset, "--out", tmp_path / "out", "--bootstrap", 0)
+    assert ran.code == 7 and "5 of 6 images scored" in ran.stdout and "lesion/1.png: is empty" in ran.stderr
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert metrics["images_failed"] == 1 and metrics["counts"]["lesion"]["images"] == 2
+
+
+def test_inspect_tells_what_a_person_asks(run: Command, model: Path) -> None:
+    ran = run("inspect", model)
+    assert ran.code == 0
+    for words in ("healthy", "images", "12", "fingerprint", "seed", "tf_efficientnet_lite0", "threshold"):
+        assert words in ran.stdout, words
+
+
+def test_inspect_tells_it_to_programs_too(run: Command, model: Path) -> None:
+    facts = json.loads(run("inspect", model, "--json").stdout)
+    assert facts["run"]["images"] == 12
+
+
+def test_the_demo_goes_the_whole_way(tmp_path: Path, run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = partial(cohort.write_cohort, train=10, test_good=3, test_lesion=3, size=64)
+    monkeypatch.setattr(cohort, "write_cohort", small)
+    out = tmp_path / "demo"
+    ran = run("demo", "--out", out, "--steps", 1)
+    assert ran.code == 0, ran
+    assert "planted" in ran.stdout and "image AUROC" in ran.stdout and str(out / "lesions.png") in ran.stdout
+    assert f"$ priorlens fit {out / 'cohort'} --out {out / 'model'} --seed 0 --steps 1" in ran.stdout
+    for name in ("cohort/train/good", "model/config.json", "results/metrics.json", "results/roc_pr.png", "lesions.png"):
+        assert (out / name).exists(), name
+    with open(out / "results/scores.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 6
+    run("demo", "--out", out, "--steps", 1).refused(5, out, "--overwrite")
+
+
+@pytest.mark.usefixtures("learned")
+def test_the_demo_can_go_twice(tmp_path: Path, run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = partial(cohort.write_cohort, train=8, test_good=2, test_lesion=2, size=64)
+    monkeypatch.setattr(cohort, "write_cohort", small)
+    assert run("demo", "--out", tmp_path / "demo").code == 0
+    assert run("demo", "--out", tmp_path / "demo", "--overwrite", "--seed", 1).code == 0

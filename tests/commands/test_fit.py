@@ -1,0 +1,149 @@
+"""`priorlens fit`: what a model folder holds, who may write to it, and a killed fit that goes on to the same model."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import Command, Draw
+
+import priorlens
+from priorlens.commands.model_folder import begin
+from priorlens.commands.training_log import training_log
+from priorlens.datasets import find_cases, fingerprint
+
+SOURCE = Path(priorlens.__file__).parents[1]
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_a_model_is_three_files(model: Path) -> None:
+    assert files(model) == ["config.json", "model.safetensors", "training.csv"]
+
+
+def test_the_model_says_what_it_was_made_of(model: Path, healthy: Path) -> None:
+    run = json.loads((model / "config.json").read_text())["run"]
+    assert run["folder"] == "healthy" and run["images"] == 12 and run["left_out"] == 0
+    assert run["seed"] == 0 and run["size"] == 64 and run["steps"] == 1
+    assert run["fingerprint"] == fingerprint(find_cases([healthy]))
+    assert str(healthy.parent) not in (model / "config.json").read_text(), "where images lie is nobody's business"
+
+
+def test_the_log_has_a_line_a_step(model: Path) -> None:
+    with open(model / "training.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["stage", "step", "loss", "seconds"]
+    assert {"s8 denoiser", "s8 variance", "s32 denoiser"} <= {row["stage"] for row in rows}
+    assert len({(row["stage"], row["step"]) for row in rows}) == len(rows)
+    assert all(float(row["loss"]) < 1e6 for row in rows if row["stage"].endswith(("denoiser", "variance")))
+    seconds = [float(row["seconds"]) for row in rows]
+    assert seconds == sorted(seconds)
+
+
+def test_sizes_may_be_mixed_in_train_good_of_a_dataset(tmp_path: Path, fit: Command, draw: Draw) -> None:
+    for i in range(10):
+        draw(tmp_path / f"data/train/good/{i // 2}_{i}.png", seed=i, size=(40 + 5 * i, 60))
+    draw(tmp_path / "data/test/good/1.png", colour=True)
+    ran = fit(tmp_path / "data", "--out", tmp_path / "model", "--group", r"^(\d)_")
+    assert ran.code == 0 and "10 healthy images of 5 patients" in ran.stdout, ran
+
+
+@pytest.mark.usefixtures("learned")
+def test_a_finished_model_is_not_written_over(model: Path, fit: Command, healthy: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(model, tmp_path / "model")
+    fit(healthy, "--out", copy).refused(5, copy, "holds a finished model", "--overwrite")
+    ran = fit(healthy, "--out", copy, "--resume")
+    assert ran.code == 0 and "finished already" in ran.stdout
+    fit(healthy, "--out", copy, "--resume", "--seed", 1).refused(5, copy, "other seed", "--overwrite")
+    ran = fit(healthy, "--out", copy, "--overwrite", "--seed", 1)
+    assert ran.code == 0, ran
+    assert json.loads((copy / "config.json").read_text())["run"]["seed"] == 1
+    assert files(copy) == files(model)
+
+
+DYING = """
+import os, signal
+from priorlens import held_out
+from priorlens.__main__ import main
+from priorlens.prior import training
+
+held_out.PLANTED = 1
+save, saves = training._save, 0
+
+def save_and_die(*arguments):
+    global saves
+    save(*arguments)
+    saves += 1
+    if saves == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+training._save = save_and_die
+training.train.__kwdefaults__["save_every"] = 0.0
+main()
+"""
+
+
+def test_killed_and_resumed_is_the_same_as_never_killed(tmp_path: Path, run: Command, healthy: Path) -> None:
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    options = ("--size", "64", "--steps", "3", "--threads", "1")
+    environment = os.environ | {"PYTHONPATH": str(SOURCE)}
+    arguments = ["fit", str(healthy), "--out", str(killed), *options]
+    ran = subprocess.run([sys.executable, "-c", DYING, *arguments], capture_output=True, text=True, env=environment)
+    assert ran.returncode == -signal.SIGKILL, ran.stderr
+
+    assert not (killed / "config.json").exists()
+    run("inspect", killed).refused(4, killed, "unfinished", "--resume")
+    run("fit", healthy, "--out", killed, *options).refused(5, killed, "--resume", "--overwrite")
+    other = run("fit", healthy, "--out", killed, *options, "--seed", 1, "--resume")
+    other.refused(5, killed, "other seed", "--overwrite")
+
+    assert run("fit", healthy, "--out", whole, *options).code == 0
+    assert run("fit", healthy, "--out", killed, *options, "--resume").code == 0
+    assert files(killed) == files(whole)
+    assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert steps_and_losses(killed) == steps_and_losses(whole)
+
+
+def steps_and_losses(folder: Path) -> list[tuple[str, str, str]]:
+    with open(folder / "training.csv", newline="") as file:
+        return [(row["stage"], row["step"], row["loss"]) for row in csv.DictReader(file)]
+
+
+@pytest.mark.usefixtures("learned")
+def test_resume_without_anything_to_resume_begins(tmp_path: Path, fit: Command, healthy: Path) -> None:
+    ran = fit(healthy, "--out", tmp_path / "model", "--resume")
+    assert ran.code == 0, ran
+
+
+@pytest.mark.usefixtures("learned")
+def test_an_unfinished_training_can_be_dropped(tmp_path: Path, fit: Command, healthy: Path) -> None:
+    begin(tmp_path / "model", {"seed": 5})
+    ran = fit(healthy, "--out", tmp_path / "model", "--overwrite")
+    assert ran.code == 0, ran
+    assert not (tmp_path / "model/training").exists()
+
+
+def test_the_log_survives_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "training.csv"
+    with pytest.raises(KeyboardInterrupt), training_log(path, resume=False) as log:
+        log("s4 denoiser", 1, 0.5)
+        log("s4 denoiser", 2, 0.4)
+        log("s4 denoiser", 3, 0.3)
+        raise KeyboardInterrupt
+    path.write_text(path.read_text() + "s4 denois")
+    with training_log(path, resume=True) as log:
+        log("s4 denoiser", 3, 0.25)
+        log("healthy", 1, float("nan"))
+    with open(path, newline="") as file:
+        rows = [(row["stage"], row["step"], row["loss"]) for row in csv.DictReader(file)]
+    first, second, third = (("s4 denoiser", str(i + 1), loss) for i, loss in enumerate(("0.5", "0.4", "0.25")))
+    assert rows == [first, second, third, ("healthy", "1", "")]
