@@ -40,3 +40,6 @@ if [ ! -f "$installed" ] || [ "$(cat "$installed")" != "$wanted" ]; then
         --constraint "$checkout/constraints.txt" --editable "$checkout[test]"
     printf '%s' "$wanted" >"$installed"
 fi
+
+# Threads that wait for each other by spinning are ten times slower where another program wants the same cores.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}

@@ -23,9 +23,10 @@ from priorlens.features import DEFAULT_BACKBONE, empty_pyramid, load_pyramid
 from priorlens.held_out import hold_out, plant_each, planted_count
 from priorlens.images import Image
 from priorlens.normalise import Intensity
+from priorlens.outputs import prepare_folder
 from priorlens.preparation import Preparation, as_image
 from priorlens.progress import Progress, Reporter
-from priorlens.rules import RULES, HealthyScale, Rule, Verdict, from_surprise, published
+from priorlens.rules import RULES, HealthyScale, Rule, Verdict, from_surprise, healthy_scale, published
 from priorlens.surprise import Surprise
 
 METHOD = "anodode"
@@ -144,6 +145,10 @@ class AnoDODE:
         named = [as_image(image, index) for index, image in enumerate(images)]
         if len(named) < MIN_HEALTHY:
             raise InputError(f"there are {len(named)} healthy images; at least {MIN_HEALTHY} are needed to learn from")
+        if groups is not None and len(groups) != len(named):
+            raise InputError(f"there are {len(groups)} groups for {len(named)} images; name the patient of each image")
+        if state:
+            prepare_folder(state, overwrite=True)  # now, and not after minutes of training
         pyramid = load_pyramid(self.backbone, weights=self.weights, zooms=self.zooms).to(self.device)
         kept, held = hold_out(groups or [str(i) for i in range(len(named))], self.seed)
         self.preparation_ = Preparation.fit(named, self.size, self.intensity)
@@ -181,9 +186,9 @@ class AnoDODE:
             maps += [self.preparation_.from_model(m, image) for m, image in zip(square, batch, strict=True)]
         empty = np.zeros((0, len(self.priors_)), np.float32)
         return Scores(
-            anomaly=torch.cat(anomaly).cpu().numpy().astype(np.float32) if anomaly else empty[:, 0],
+            anomaly=torch.cat(anomaly).numpy().astype(np.float32) if anomaly else empty[:, 0],
             anomaly_map=tuple(maps),
-            bits_per_dim=torch.cat(bits).cpu().numpy().astype(np.float32) if bits else empty,
+            bits_per_dim=torch.cat(bits).numpy().astype(np.float32) if bits else empty,
             nfe=nfe,
         )
 
@@ -219,13 +224,18 @@ class AnoDODE:
 
     @classmethod
     def load(cls, folder: Path, *, device: str | None = None) -> AnoDODE:
-        """Read a model's folder. Raises ModelError: missing, truncated, foreign, of another method, or newer."""
+        """Read a model's folder.
+
+        Raises:
+            ModelError: it is missing, truncated, foreign, of another method, or newer.
+            WeightsError: the installed timm does not know its backbone.
+        """
         tensors, config = read_checkpoint(folder)
         if config["method"] != METHOD:
             raise ModelError(f"{folder}: holds a model of method {config['method']!r}, not {METHOD!r}; fit again")
         try:
             return cls._restored(tensors, config, device)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (InputError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ModelError(f"{folder}: its config and its tensors do not belong together; fit again") from error
 
     @classmethod
@@ -302,48 +312,36 @@ class AnoDODE:
         if rule == "published":
             return published(self.priors_, self.healthy_scales_, self._features(prepared), self._side, self.seed)
         surprises = self._surprises(prepared)
-        verdict = from_surprise(
-            rule, self.combination_, self.healthy_scales_, surprises, readings(surprises, self._side)
-        )
+        verdict = self._verdict(rule, surprises, readings(surprises, self._side))
         bits = {name: found.bits_per_dim for name, found in surprises.items()}
         return verdict, bits, sum(found.nfe for found in surprises.values())
 
+    def _verdict(self, rule: Rule, surprises: dict[str, Surprise], found: Readings) -> Verdict:
+        return from_surprise(rule, self.combination_, self.healthy_scales_, surprises, found)
+
     def _enlarged(self, maps: Float[Tensor, "image side side"]) -> Float32[np.ndarray, "image size size"]:
         size = (self.preparation_.size, self.preparation_.size)
-        return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0].cpu().numpy()
+        return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0].numpy()
 
     def _learn_what_is_usual(self, held: Sequence[Image], report: Reporter) -> None:
         """Statistics and weights from held-out healthy images, and from these with artefacts planted in them."""
         prepared = self.preparation_.to_model(held)
-        found: list[Readings] = []
-        surprises: dict[str, list[Surprise]] = {name: [] for name in self.priors_}
+        surprises = []
         for batch in prepared.split(_SCORE_BATCH):
-            of_batch = self._surprises(batch)
-            found.append(readings(of_batch, self._side))
-            for name, one in of_batch.items():
-                surprises[name].append(one)
+            surprises.append(self._surprises(batch))
             report.images("held-out images", len(batch))
+        found = [readings(of_batch, self._side) for of_batch in surprises]
+        features = self._features(prepared[:_PUBLISHED])
         self.healthy_scales_ = {
-            name: self._healthy_scale(self.priors_[name], name, parts, prepared) for name, parts in surprises.items()
+            name: healthy_scale([of_batch[name] for of_batch in surprises], prior.residual(features[name])[0])
+            for name, prior in self.priors_.items()
         }
         planted, masks = self._planted(prepared.numpy(), report)
         self.combination_ = fit_combination(join(found), planted, masks, self.seed)
-        self.statistics_ = {rule: self._statistics(prepared, rule) for rule in RULES}
-
-    def _healthy_scale(
-        self, prior: FeaturePrior, name: str, parts: Sequence[Surprise], prepared: Tensor
-    ) -> HealthyScale:
-        bits = torch.cat([part.bits_per_dim for part in parts])
-        maps = torch.cat([part.bits_map for part in parts])
-        features = self._features(prepared[:_PUBLISHED])[name]
-        residual, _ = prior.residual(features)
-        return HealthyScale(
-            bits_mean=float(bits.mean()),
-            bits_std=max(float(bits.std(correction=0)), 1e-3),
-            bits_map_mean=float(maps.mean()),
-            bits_map_std=max(float(maps.std()), 1e-3),
-            residual_mean=max(float(residual.mean()), 1e-6),
-        )
+        self.statistics_ = {"published": _statistics([self._judge(prepared[:_PUBLISHED], "published")[0]])}
+        for rule in RULES[:-1]:
+            verdicts = [self._verdict(rule, *pair) for pair in zip(surprises, found, strict=True)]
+            self.statistics_[rule] = _statistics(verdicts)
 
     def _planted(
         self, prepared: Float32[np.ndarray, "image channel size size"], report: Reporter
@@ -359,19 +357,18 @@ class AnoDODE:
         share = F.interpolate(torch.from_numpy(np.stack(masks))[:, None].float(), size=(self._side,) * 2, mode="area")
         return join(found), share[:, 0] > 0.5
 
-    def _statistics(self, prepared: Tensor, rule: Rule) -> HealthyStatistics:
-        chosen = prepared[:_PUBLISHED] if rule == "published" else prepared
-        verdicts = [self._judge(batch, rule)[0] for batch in chosen.split(_SCORE_BATCH)]
-        anomaly = torch.cat([verdict.anomaly for verdict in verdicts])
-        pixels = torch.cat([verdict.anomaly_map.flatten() for verdict in verdicts]).cpu().numpy()
-        low, threshold, high = (float(value) for value in np.quantile(pixels, (0.5, 0.995, 0.9999)))
-        return HealthyStatistics(
-            anomaly_mean=float(anomaly.mean()),
-            anomaly_std=float(anomaly.std(correction=0)),
-            map_low=low,
-            map_high=max(high, threshold + (threshold - low)),
-            threshold=threshold,
-        )
+
+def _statistics(verdicts: Sequence[Verdict]) -> HealthyStatistics:
+    anomaly = torch.cat([verdict.anomaly for verdict in verdicts])
+    pixels = torch.cat([verdict.anomaly_map.flatten() for verdict in verdicts]).numpy()
+    low, threshold, high = (float(value) for value in np.quantile(pixels, (0.5, 0.995, 0.9999)))
+    return HealthyStatistics(
+        anomaly_mean=float(anomaly.mean()),
+        anomaly_std=float(anomaly.std(correction=0)),
+        map_low=low,
+        map_high=max(high, threshold + (threshold - low)),
+        threshold=threshold,
+    )
 
 
 def _batches(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:

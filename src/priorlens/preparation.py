@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mode as mode_of
 from typing import Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from priorlens.errors import InputError
-from priorlens.images import Image
+from priorlens.images import MIN_SIDE, Image
 from priorlens.normalise import Grid, Intensity
 
 SMALLEST, LARGEST, MULTIPLE = 192, 256, 32
@@ -39,7 +40,7 @@ class Preparation:
         Raises:
             InputError: colour among grey images or the reverse, or several bit depths.
         """
-        channels = len(images[0].pixels)
+        channels = mode_of(len(image.pixels) for image in images)
         for image in images:
             _require_channels(image, channels, "most other images are")
         longest = float(np.median([max(image.pixels.shape[1:]) for image in images]))
@@ -76,6 +77,8 @@ def as_image(image: Image | np.ndarray, index: int) -> Image:
     name = Path(f"image {index}")
     if pixels.ndim != 3 or len(pixels) not in _COLOUR:
         raise InputError(f"{name}: has shape {np.shape(image)}; give height x width, or 1 or 3 channels first")
+    if min(pixels.shape[1:]) < MIN_SIDE:
+        raise InputError(f"{name}: has shape {np.shape(image)}; give at least {MIN_SIDE} pixels a side")
     if not np.isfinite(pixels).all() or np.ptp(pixels) == 0:
         raise InputError(f"{name}: is constant or holds nan or infinite pixels; leave it out")
     return Image(pixels, name, float("nan"))

@@ -7,6 +7,7 @@ more abnormal.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -41,6 +42,19 @@ class HealthyScale:
     bits_map_mean: float
     bits_map_std: float
     residual_mean: float
+
+
+def healthy_scale(surprises: Sequence[Surprise], residual: Float[Tensor, "image rows columns"]) -> HealthyScale:
+    """From the surprise of batches of held-out healthy images, and from the residual of some of them."""
+    bits = torch.cat([found.bits_per_dim for found in surprises])
+    maps = torch.cat([found.bits_map for found in surprises])
+    return HealthyScale(
+        bits_mean=float(bits.mean()),
+        bits_std=max(float(bits.std(correction=0)), 1e-3),
+        bits_map_mean=float(maps.mean()),
+        bits_map_std=max(float(maps.std()), 1e-3),
+        residual_mean=max(float(residual.mean()), 1e-6),
+    )
 
 
 def from_surprise(
@@ -90,14 +104,14 @@ def published(
     bits, residuals, nfe = {}, [], 0
     for name, prior in priors.items():
         likelihood = prior.likelihood(features[name], seed=seed)
-        bits[name] = bits_per_dim(likelihood.log_prob, likelihood.z[0].numel())
+        bits[name] = bits_per_dim(likelihood.log_prob, likelihood.z[0].numel()).cpu()
         residual, calls = prior.residual(features[name])
         residuals.append(residual / healthy[name].residual_mean)
         nfe += likelihood.nfe + likelihood.vjps + calls
     return Verdict(torch.stack(list(bits.values())).mean(0), _summed(residuals, side)), bits, nfe
 
 
-def _summed(maps: list[Float[Tensor, "image rows columns"]], side: int) -> Float[Tensor, "image side side"]:
+def _summed(maps: list[Float[Tensor, "image _ _"]], side: int) -> Float[Tensor, "image side side"]:
     """Mean over scales of maps brought to one grid."""
     return torch.stack(
         [F.interpolate(m[:, None], size=(side, side), mode="bilinear", align_corners=False)[:, 0] for m in maps]

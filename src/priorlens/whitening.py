@@ -39,5 +39,5 @@ class Whitening:
     def apply(
         self, features: Float[Tensor, "image feature height width"]
     ) -> Float[Tensor, "image component height width"]:
-        centred = features.float() - self.mean[:, None, None]
-        return torch.einsum("cf,nfhw->nchw", self.matrix, centred)
+        centred = features.float() - self.mean.to(features.device)[:, None, None]
+        return torch.einsum("cf,nfhw->nchw", self.matrix.to(features.device), centred)

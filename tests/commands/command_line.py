@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+SMALL = ("--size", "64", "--steps", "3", "--threads", "1")
+"""Options of a fit that is as small as it can be: a few steps of training for each scale."""
+
 Command = Callable[..., "Ran"]
 Draw = Callable[..., Path]
 

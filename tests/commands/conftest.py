@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import copy
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from command_line import Command, Draw, Ran
+from command_line import SMALL, Command, Draw, Ran
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -21,9 +23,17 @@ from priorlens.progress import Progress
 
 @pytest.fixture(autouse=True, scope="session")
 def small() -> Iterator[None]:
-    """One artefact planted in each image held out, images seen as small as they can be, and one core for it all."""
+    """One artefact in each image held out, images seen as small as they can be, models read once, and one core."""
     torch.set_num_threads(1)
+    read = AnoDODE.load
+    load = cache(lambda folder, written: read(folder))
+
+    def load_once(folder: Path) -> AnoDODE:
+        config = folder / "config.json"
+        return copy(load(folder, config.stat().st_mtime_ns if config.is_file() else None))
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AnoDODE, "load", load_once)
         patch.setattr(held_out, "PLANTED", 1)
         patch.setattr(preparation, "SMALLEST", 64)
         yield
@@ -44,8 +54,8 @@ def run() -> Command:
 
 @pytest.fixture(scope="session")
 def fit(run: Command) -> Command:
-    """Runs `priorlens fit` as small as it can be: two steps of training at the most."""
-    return lambda *arguments: run("fit", *arguments, "--size", 64, "--steps", 1)
+    """Runs `priorlens fit` with the options of `SMALL`."""
+    return lambda *arguments: run("fit", *arguments, *SMALL)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from typing import NoReturn
 import numpy as np
 import pytest
 import timm
-from command_line import Command, Draw
+from command_line import SMALL, Command, Draw
 from PIL import Image
 
 from priorlens import anodode, checkpoint, outputs
@@ -117,6 +117,7 @@ def test_broken_image_among_good_ones_to_score(
     assert sorted(path.name for path in (tmp_path / "out/maps").iterdir()) == ["0.npy", "2.npy"]
 
 
+@pytest.mark.usefixtures("learned")
 def test_broken_images_among_good_ones_to_learn_from(tmp_path: Path, fit: Command, images: Path) -> None:
     for spoil, path in zip((BROKEN["truncated"][0], BROKEN["nan"][0]), sorted(images.iterdir()), strict=False):
         spoil(path)
@@ -195,9 +196,8 @@ def test_mask_of_another_size(tmp_path: Path, run: Command, model: Path, dataset
 @pytest.fixture(params=["fit", "score", "evaluate", "demo"])
 def command(request: pytest.FixtureRequest, model: Path, healthy: Path, dataset: Path) -> list[object]:
     """Every command that writes, but for its --out."""
-    small = ["--size", 64, "--steps", 1]
     return {
-        "fit": ["fit", healthy, *small],
+        "fit": ["fit", healthy, *SMALL],
         "score": ["score", model, healthy],
         "evaluate": ["evaluate", model, dataset],
         "demo": ["demo", "--steps", 1],

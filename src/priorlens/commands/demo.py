@@ -16,10 +16,12 @@ def demo(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for everything it makes.")] = Path(
         "priorlens-demo"
     ),
-    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other brains, lesions and training.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, metavar="S", help="Another seed gives other brains, lesions and training.")
+    ] = 0,
     steps: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Training steps; fewer is faster and worse.")
-    ] = None,
+        int, typer.Option(min=1, metavar="N", help="How long to train. Real images deserve the 1000 that fit takes.")
+    ] = 300,
     overwrite: Overwrite = False,
     threads: Threads = None,
 ) -> None:
@@ -44,7 +46,7 @@ def demo(
     use_threads(threads)
     with Console(stderr=True).status("making brain slices"):
         write_cohort(cohort, seed=seed, overwrite=overwrite)
-    _announce(f"priorlens fit {cohort} --out {model} --seed {seed}" + (f" --steps {steps}" if steps else ""))
+    _announce(f"priorlens fit {cohort} --out {model} --seed {seed} --steps {steps}")
     fit(cohort, model, seed=seed, steps=steps, overwrite=overwrite, threads=threads)
     _announce(f"priorlens evaluate {model} {cohort} --out {results}")
     evaluate(model, cohort, results, overwrite=overwrite, threads=threads)

@@ -27,10 +27,9 @@ def inspect(
     from priorlens.anodode import AnoDODE
     from priorlens.checkpoint import TENSORS, read_config
 
-    facts = AnoDODE.load(model).describe()
-    config = read_config(model)
-    facts |= {name: config[name] for name in ("made", "run", "versions") if name in config}
-    facts["megabytes"] = round((model / TENSORS).stat().st_size / 1e6, 1)
+    detector, config = AnoDODE.load(model), read_config(model)
+    facts: dict[str, Any] = {name: config[name] for name in ("made", "run", "versions") if name in config}
+    facts |= {"megabytes": round((model / TENSORS).stat().st_size / 1e6, 1), **detector.describe()}
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
     else:
@@ -38,16 +37,28 @@ def inspect(
             typer.echo(line)
 
 
-def _lines(facts: Mapping[str, Any], depth: int = 0) -> Iterator[str]:
-    """A line a fact, what belongs together indented under its name."""
-    margin = "  " * depth
+def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
+    """A line a fact; what belongs together indented under its name, and as a table where it is one."""
     width = max((len(str(name)) for name in facts), default=0)
     for name, value in facts.items():
-        if isinstance(value, Mapping):
-            yield f"{margin}{name}"
-            yield from _lines(value, depth + 1)
+        if not isinstance(value, Mapping):
+            yield f"{name:<{width}}  {_words(value)}"
+            continue
+        yield name
+        inner = list(value.values())
+        if all(isinstance(one, Mapping) and one.keys() == inner[0].keys() for one in inner):
+            yield from (f"  {line}" for line in _table(value))
         else:
-            yield f"{margin}{name:<{width}}  {_words(value)}"
+            yield from (f"  {line}" for line in _lines(value))
+
+
+def _table(rows: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Facts of the same kind about several things: a line each, under the facts' names."""
+    header = ["", *next(iter(rows.values()))]
+    cells = [header, *([name, *map(_words, facts.values())] for name, facts in rows.items())]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for first, *others in cells:
+        yield "  ".join([f"{first:<{widths[0]}}", *map(str.rjust, others, widths[1:])])
 
 
 def _words(value: Any) -> str:
@@ -57,7 +68,7 @@ def _words(value: Any) -> str:
         case bool():
             return "yes" if value else "no"
         case float():
-            return f"{value:.6g}"
+            return f"{value:.4g}"
         case list() | tuple():
             return ", ".join(_words(one) for one in value)
         case _:

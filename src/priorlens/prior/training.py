@@ -165,7 +165,7 @@ def _resume(
     problem = ModelError(f"{path}: is not this run's unfinished training; start again without --resume")
     try:
         with safe_open(path, framework="pt") as file:
-            run = json.loads((file.metadata() or {}).get("run", "{}"))
+            run = dict(json.loads((file.metadata() or {}).get("run", "{}")))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if run.get("seed") != seed:
             raise problem
@@ -177,7 +177,7 @@ def _resume(
             moments.setdefault(int(index), {})[key] = value
         optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
         return int(run["step"])
-    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise problem from error
 
 

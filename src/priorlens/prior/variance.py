@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,18 @@ from priorlens.prior.denoiser import over_space
 from priorlens.prior.network import UNet
 
 _LIMIT = 8.0  # e^8: no place is expected to be three thousand times more or less predictable than white data
+
+
+@runtime_checkable
+class Variance(Protocol):
+    """log Var[x | x_t] for each element, from x_t, the denoiser's answer and sigma: learned, or known in closed form."""
+
+    def __call__(
+        self,
+        x_t: Float[Tensor, "batch channel *space"],
+        denoised: Float[Tensor, "batch channel *space"],
+        sigma: Float[Tensor, " batch"],
+    ) -> Float[Tensor, "batch channel *space"]: ...
 
 
 class VarianceHead(nn.Module):

@@ -1,0 +1,363 @@
+"""The detector from images to verdict, learned in three steps: its form is tested here, not how much it knows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partialmethod
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from priorlens import anodode, held_out
+from priorlens.anodode import AnoDODE, Scores
+from priorlens.checkpoint import CONFIG, TENSORS
+from priorlens.cohort import healthy_slices
+from priorlens.errors import InputError, ModelError, OutputError, WeightsError
+from priorlens.feature_prior import FeaturePrior
+from priorlens.images import Image
+from priorlens.progress import Progress
+from priorlens.rules import RULES
+
+OPTIONS = {"size": 64, "steps": 3, "device": "cpu"}
+GROUPS = [f"p{i // 2}" for i in range(10)]
+
+
+def slices(count: int, seed: int) -> list[np.ndarray]:
+    return healthy_slices(count, 64, seed)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small():
+    """The same sums in every run, on no more than one core; two artefacts an image and ODE steps instead of eight."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(held_out, "PLANTED_EACH", 2)
+        for name in ("likelihood", "residual"):
+            patch.setattr(FeaturePrior, name, partialmethod(getattr(FeaturePrior, name), steps=2))
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def progress() -> list[Progress]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def fitted(progress) -> AnoDODE:
+    """Not to be changed, but for its rule; see `detector`."""
+    return AnoDODE(**OPTIONS).fit(slices(10, seed=0), groups=GROUPS, on_progress=progress.append)
+
+
+@pytest.fixture
+def detector(fitted) -> AnoDODE:
+    fitted.rule = "combined"
+    return fitted
+
+
+@pytest.fixture(scope="module")
+def saved(fitted, tmp_path_factory) -> Path:
+    """Not to be changed; see `model`."""
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    fitted.rule = "combined"
+    fitted.save(folder, facts={"source": "cohort"})
+    return folder
+
+
+@pytest.fixture
+def model(saved, tmp_path) -> Path:
+    """A copy of the saved model, its configuration free to be changed."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / TENSORS).symlink_to(saved / TENSORS)
+    (folder / CONFIG).write_bytes((saved / CONFIG).read_bytes())
+    return folder
+
+
+def same(one: Scores, other: Scores) -> bool:
+    return (
+        np.array_equal(one.anomaly, other.anomaly)
+        and np.array_equal(one.bits_per_dim, other.bits_per_dim)
+        and one.nfe == other.nfe
+        and all(np.array_equal(a, b) for a, b in zip(one.anomaly_map, other.anomaly_map, strict=True))
+    )
+
+
+def one_line(error: pytest.ExceptionInfo[Exception], *parts: object) -> None:
+    text = str(error.value)
+    assert "\n" not in text
+    for part in parts:
+        assert str(part) in text, text
+
+
+# --- scoring
+
+
+def test_maps_have_their_images_own_size(detector):
+    rng = np.random.default_rng(0)
+    images = [rng.uniform(0, 255, shape).astype(np.float32) for shape in ((64, 64), (40, 90), (1, 130, 70), (9, 300))]
+    scores = detector.score(images)
+    assert [m.shape for m in scores.anomaly_map] == [(64, 64), (40, 90), (130, 70), (9, 300)]
+    assert all(m.dtype == np.float32 and np.isfinite(m).all() for m in scores.anomaly_map)
+    assert scores.anomaly.shape == (4,) and scores.anomaly.dtype == np.float32
+    assert scores.bits_per_dim.shape == (4, 3) and np.isfinite(scores.bits_per_dim).all()
+    assert detector.scale_names_ == ("s8", "s16", "s32")
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_no_image_depends_on_those_beside_it(detector, rule, monkeypatch):
+    """Alone, among others, and in another order. Within 1e-4, of anomaly and of the map relative to its spread
+    (measured: 1e-5): networks compute in bfloat16, and a kernel may sum in another order for another size of batch."""
+    detector.rule = rule
+    monkeypatch.setattr(anodode, "_SCORE_BATCH", 2)
+    images = slices(3, seed=1)
+    together = detector.score(images)
+    assert together.anomaly.std() > 1e-3
+    reverse = detector.score(images[::-1])
+    alone = {i: detector.score([images[i]]) for i in (0, 2)}
+    np.testing.assert_allclose(reverse.anomaly[::-1], together.anomaly, rtol=1e-4, atol=1e-4)
+    for i, own in alone.items():
+        np.testing.assert_allclose(own.anomaly[0], together.anomaly[i], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(own.bits_per_dim[0], together.bits_per_dim[i], rtol=1e-4, atol=1e-4)
+        spread = together.anomaly_map[i].std()
+        np.testing.assert_allclose(own.anomaly_map[0] / spread, together.anomaly_map[i] / spread, rtol=1e-4, atol=1e-4)
+        assert own.nfe == together.nfe
+
+
+def test_no_images_give_no_scores(detector):
+    scores = detector.score([])
+    assert scores.anomaly.shape == (0,) and scores.bits_per_dim.shape == (0, 3) and scores.anomaly_map == ()
+
+
+def test_cost_is_counted(detector):
+    """Five noise levels, two draws, denoiser and variance head, at three scales. Published, with two
+    Heun steps: four evaluations and as many products for the likelihood, four and one for the reconstruction."""
+    image = slices(1, seed=2)
+    assert detector.score(image).nfe == 5 * 2 * 2 * 3
+    detector.rule = "published"
+    assert detector.score(image).nfe == (4 + 4 + 5) * 3
+
+
+def test_arrays_and_images_score_alike(detector):
+    pixels = slices(2, seed=3)
+    images = [Image(p[None], Path(f"{i}.npy"), float("nan")) for i, p in enumerate(pixels)]
+    assert same(detector.score(pixels), detector.score(images))
+
+
+def test_an_image_unlike_the_healthy_ones_is_named(detector):
+    with pytest.raises(InputError) as error:
+        detector.score([slices(1, seed=4)[0], np.random.default_rng(0).uniform(0, 1, (3, 64, 64))])
+    one_line(error, "image 1", "is colour", "grey")
+    with pytest.raises(InputError) as error:
+        detector.score([np.zeros((64, 64))])
+    one_line(error, "image 0", "constant")
+
+
+def test_obvious_damage_is_surprising(detector):
+    """Half of a slice replaced by noise: even three steps of training suffice for the features to look unusual."""
+    healthy = slices(6, seed=5)
+    damaged = [image.copy() for image in healthy]
+    for i, image in enumerate(damaged):
+        image[16:48, 16:48] = np.random.default_rng(i).uniform(0, 255, (32, 32))
+    assert detector.score(damaged).anomaly.min() > detector.score(healthy).anomaly.max()
+
+
+# --- fitting
+
+
+def test_healthy_statistics_are_of_the_present_rule(detector):
+    found = {}
+    for rule in RULES:
+        detector.rule = rule
+        found[rule] = detector.healthy_
+        assert found[rule].map_low < found[rule].threshold < found[rule].map_high
+        assert found[rule].anomaly_std > 0
+    assert len(set(found.values())) == len(RULES)
+    assert found["combined"].anomaly_mean == pytest.approx(0, abs=1e-3), "bits above what is usual"
+
+
+def test_progress_runs_through_all_stages_to_the_end(fitted, progress):
+    stages = list(dict.fromkeys(p.stage for p in progress))
+    networks = [f"{scale} {part}" for scale in ("s8", "s16", "s32") for part in ("denoiser", "variance")]
+    assert stages == ["features", *networks, "held-out images", "planted artefacts"]
+    assert [p.done for p in progress] == sorted(p.done for p in progress)
+    assert progress[-1].done == progress[-1].total == {p.total for p in progress}.pop()
+
+
+def test_patients_are_held_out_whole(fitted):
+    """Five patients of two images: what is kept and what is held out are even in number."""
+    found = fitted.trained_on_
+    assert found["patients"] == 5
+    assert found["images"] + found["held_out"] == 10
+    assert found["images"] % 2 == found["held_out"] % 2 == 0
+    assert found["held_out"] > 0
+
+
+def test_the_same_seed_gives_the_same_detector_even_after_a_kill(fitted, tmp_path):
+    class Killed(Exception):
+        pass
+
+    def kill(at: Progress) -> None:
+        if at.stage == "s16 variance":
+            raise Killed
+
+    images, unseen = slices(10, seed=0), slices(2, seed=6)
+    again = AnoDODE(**OPTIONS)
+    with pytest.raises(Killed):
+        again.fit(images, groups=GROUPS, state=tmp_path / "training", on_progress=kill)
+    assert len(list((tmp_path / "training").iterdir())) == 3
+    again.fit(images, groups=GROUPS, state=tmp_path / "training")
+    fitted.rule = "combined"
+    assert same(again.score(unseen), fitted.score(unseen))
+
+
+def test_colour_in_percentiles_and_two_sizes(tmp_path):
+    """Every option that changes the form of a model, and none of them lost in a model's folder."""
+    images = [np.stack([s, 0.8 * s, 255 - s]) for s in slices(8, seed=8)]
+    detector = AnoDODE(**OPTIONS | {"steps": 1}, zooms=(1.0, 0.5), intensity="percentile", rule="coherent").fit(images)
+    assert detector.channels_ == 3
+    assert detector.scale_names_ == ("s8", "s16", "s32", "x0.5_s8", "x0.5_s16", "x0.5_s32")
+    scores = detector.score(images[:1])
+    assert scores.bits_per_dim.shape == (1, 6)
+    detector.save(tmp_path)
+    loaded = AnoDODE.load(tmp_path, device="cpu")
+    assert same(loaded.score(images[:1]), scores)
+    assert loaded.describe() == detector.describe()
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "reason"),
+    [
+        (lambda: slices(7, seed=0), {}, "7 healthy images; at least 8"),
+        (lambda: [], {}, "0 healthy images; at least 8"),
+        (lambda: [*slices(8, seed=0), np.ones((64, 64))], {}, "image 8: is constant"),
+        (lambda: slices(8, seed=0), {"groups": ["ann"] * 8}, "patient"),
+        (lambda: slices(8, seed=0), {"groups": ["ann", "bob"]}, "2 groups for 8 images"),
+        (lambda: [*slices(8, seed=0), np.eye(64)[None].repeat(3, 0)], {}, "image 8: is colour"),
+    ],
+    ids=["few", "none", "constant", "one patient", "groups missing", "colour"],
+)
+def test_images_it_cannot_learn_from(images: Callable, options, reason):
+    with pytest.raises(InputError) as error:
+        AnoDODE(**OPTIONS).fit(images(), **options)
+    one_line(error, reason)
+
+
+def test_unknown_rule_backbone_and_state(fitted, tmp_path):
+    with pytest.raises(InputError) as error:
+        AnoDODE(rule="median")
+    one_line(error, "median", *RULES)
+    with pytest.raises(InputError):
+        fitted.rule = "Combined"
+    with pytest.raises(WeightsError) as error:
+        AnoDODE(**OPTIONS, backbone="nonsense").fit(slices(8, seed=0))
+    one_line(error, "nonsense")
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError) as error:
+        AnoDODE(**OPTIONS).fit(slices(8, seed=0), state=tmp_path / "file")
+    one_line(error, tmp_path / "file")
+
+
+# --- a model's folder
+
+
+def test_a_saved_model_scores_the_same_by_every_rule(detector, saved):
+    images = slices(1, seed=9)
+    loaded = AnoDODE.load(saved, device="cpu")
+    assert loaded.rule == "combined"
+    assert loaded.describe() == detector.describe()
+    for rule in RULES:
+        detector.rule = loaded.rule = rule
+        assert same(loaded.score(images), detector.score(images)), rule
+        assert loaded.healthy_ == detector.healthy_
+    detector.rule = "combined"
+
+
+def test_a_loaded_model_saves_the_same_bytes(saved, tmp_path):
+    AnoDODE.load(saved).save(tmp_path / "again", facts={"source": "cohort"})
+    for name in (TENSORS, CONFIG):
+        assert (tmp_path / "again" / name).read_bytes() == (saved / name).read_bytes()
+
+
+def test_the_rule_is_saved(detector, tmp_path):
+    detector.rule = "typicality"
+    detector.save(tmp_path)
+    assert AnoDODE.load(tmp_path).rule == "typicality"
+
+
+def test_configuration_and_description_are_plain_data(detector, saved):
+    config = json.loads((saved / CONFIG).read_text())
+    assert config["method"] == "anodode" and config["source"] == "cohort"
+    assert config["settings"]["seed"] == 0 and config["trained_on"]["patients"] == 5
+    assert config["healthy"].keys() == set(RULES) and config["versions"]["torch"]
+    described = detector.describe()
+    assert json.loads(json.dumps(described)) == described
+    assert described["size"] == 64 and described["trained_on"] == detector.trained_on_
+    assert all(count > 1000 for count in described["parameters"].values())
+
+
+def change(config: dict, *keys: str, to: object) -> None:
+    *above, last = keys
+    for key in above:
+        config = config[key]
+    if to is None:
+        del config[last]
+    else:
+        config[last] = to
+
+
+@pytest.mark.parametrize(
+    ("keys", "to", "reason"),
+    [
+        (("method",), "klip", "method 'klip'"),
+        (("settings",), None, "do not belong together"),
+        (("settings",), [1, 2], "do not belong together"),
+        (("settings", "unheard_of"), 1, "do not belong together"),
+        (("settings", "rule"), "median", "do not belong together"),
+        (("settings", "zooms"), [1.0, 2.0], "do not belong together"),
+        (("settings", "backbone"), "test_resnet", "do not belong together"),
+        (("preparation", "intensity"), None, "do not belong together"),
+        (("preparation", "intensity"), 3, "do not belong together"),
+        (("healthy",), [], "do not belong together"),
+        (("healthy_scales", "s8"), {"bits_mean": 1.0}, "do not belong together"),
+        (("combination_bias",), "much", "do not belong together"),
+    ],
+    ids=lambda value: ".".join(value) if isinstance(value, tuple) else None,
+)
+def test_a_configuration_that_does_not_fit(model, keys, to, reason):
+    config = json.loads((model / CONFIG).read_text())
+    change(config, *keys, to=to)
+    (model / CONFIG).write_text(json.dumps(config))
+    with pytest.raises(ModelError) as error:
+        AnoDODE.load(model)
+    one_line(error, model, reason)
+
+
+@pytest.mark.parametrize("part", ["backbone.", "s8.denoiser", "s32.variance", "s16.whitening", "combination.weights"])
+def test_tensors_that_are_missing(model, part):
+    kept = {name: value for name, value in load_file(model / TENSORS).items() if not name.startswith(part)}
+    (model / TENSORS).unlink()
+    save_file(kept, model / TENSORS)
+    with pytest.raises(ModelError) as error:
+        AnoDODE.load(model)
+    one_line(error, model, "do not belong together")
+
+
+def test_a_backbone_this_timm_does_not_know(model):
+    config = json.loads((model / CONFIG).read_text())
+    config["settings"]["backbone"] = "net_of_next_year"
+    (model / CONFIG).write_text(json.dumps(config))
+    with pytest.raises(WeightsError) as error:
+        AnoDODE.load(model)
+    one_line(error, "net_of_next_year")
+
+
+def test_no_model_at_all(tmp_path):
+    with pytest.raises(ModelError) as error:
+        AnoDODE.load(tmp_path / "none")
+    one_line(error, tmp_path / "none")

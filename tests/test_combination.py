@@ -1,0 +1,182 @@
+"""Which readings count, learned from planted artefacts; and what is usual, from healthy images."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from priorlens.combination import Combination, Readings, fit_combination, join, reading_names, readings
+from priorlens.surprise import SIGMAS, WIDTHS, Surprise
+
+NAMES = reading_names(["s8", "s16"])
+SIDE = 12
+
+
+def normal(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def found(images: int, seed: int) -> Readings:
+    """Noise of several sizes about several means, as readings of healthy images are."""
+    count = len(NAMES)
+    maps = normal(images, count, SIDE, SIDE, seed=seed) * torch.linspace(0.5, 2, count)[:, None, None]
+    maps = maps + torch.linspace(-3, 3, count)[:, None, None]
+    return Readings(NAMES, maps, maps.mean((2, 3)))
+
+
+def planted(signals: dict[int, float], images: int = 30) -> tuple[Readings, torch.Tensor]:
+    """Squares in which the readings `signals` are so many standard deviations higher."""
+    healthy = found(images, seed=1)
+    masks = torch.zeros(images, SIDE, SIDE, dtype=torch.bool)
+    for i in range(images):
+        masks[i, i % 8 : i % 8 + 4, 3:7] = True
+    maps = healthy.maps.clone()
+    for reading, strength in signals.items():
+        maps[:, reading] += strength * torch.linspace(0.5, 2, len(NAMES))[reading] * masks
+    return Readings(NAMES, maps, maps.mean((2, 3))), masks
+
+
+@pytest.mark.parametrize("carrier", [0, 17, len(NAMES) - 1])
+def test_the_reading_that_carries_the_signal_gets_the_weight(carrier):
+    """Per standard deviation, so that the readings' own sizes do not count: ten times that of any other."""
+    artefacts, masks = planted({carrier: 2.0})
+    learned = fit_combination(found(20, seed=2), artefacts, masks, seed=0)
+    weight = learned.weights * torch.linspace(0.5, 2, len(NAMES))
+    others = torch.cat([weight[:carrier], weight[carrier + 1 :]])
+    assert weight[carrier] > 10 * others.abs().max()
+    unseen = learned.anomaly_map(artefacts)
+    assert unseen[masks].mean() > unseen[~masks].mean() + 1
+
+
+def test_a_reading_that_falls_counts_against():
+    artefacts, masks = planted({3: 2.0, 30: -2.0})
+    weights = fit_combination(found(20, seed=2), artefacts, masks, seed=0).weights
+    assert weights[3] > 0 > weights[30]
+
+
+def test_the_map_is_log2_odds():
+    """A single Gaussian reading, one deviation apart: the odds by Bayes, with the planted pixels counted for a fifth."""
+    images, shift, balance = 60, 1.0, 0.2
+    mask = torch.zeros(images, SIDE, SIDE, dtype=torch.bool)
+    mask[:, :6] = True
+    maps = normal(images, 1, SIDE, SIDE, seed=3) + shift * mask[:, None]
+    names = (NAMES[0],)
+    one = Readings(names, maps, maps.mean((2, 3)))
+    learned = fit_combination(one, one, mask, seed=0)
+    odds = learned.anomaly_map(Readings(names, torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1), torch.zeros(2, 1)))
+    expected = (math.log(balance) + shift * torch.tensor([-0.5, 0.5])) / math.log(2)
+    torch.testing.assert_close(odds.flatten(), expected, rtol=0, atol=0.1)
+
+
+def test_without_planted_pixels_all_readings_weigh_the_same():
+    artefacts = found(5, seed=4)
+    for masks in (torch.zeros(5, SIDE, SIDE, dtype=torch.bool), torch.ones(5, SIDE, SIDE, dtype=torch.bool)):
+        learned = fit_combination(found(20, seed=2), artefacts, masks, seed=0)
+        torch.testing.assert_close(learned.weights, torch.full((len(NAMES),), 1 / len(NAMES)))
+        torch.testing.assert_close(learned.anomaly_map(artefacts), artefacts.maps.mean(1))
+
+
+@pytest.mark.parametrize("kind", ["coherent", "standardised"])
+def test_healthy_images_have_an_anomaly_of_zero_on_average(kind):
+    healthy, (artefacts, masks) = found(20, seed=2), planted({0: 1.0})
+    learned = fit_combination(healthy, artefacts, masks, seed=0)
+    anomaly = learned.anomaly(healthy, kind)
+    assert float(anomaly.mean()) == pytest.approx(0, abs=1e-5)
+    assert anomaly.std() > 0
+
+
+def test_anomaly_is_in_bits_and_reads_one_kind():
+    """All readings one bit higher give one bit; readings of another kind give nothing."""
+    healthy, (artefacts, masks) = found(20, seed=2), planted({0: 1.0})
+    learned = fit_combination(healthy, artefacts, masks, seed=0)
+    higher = Readings(NAMES, healthy.maps + 1, healthy.means + 1)
+    torch.testing.assert_close(learned.anomaly(higher), learned.anomaly(healthy) + 1)
+    for kind in ("coherent", "standardised"):
+        raised = torch.tensor([float(f" {kind} " not in name) for name in NAMES])
+        other = Readings(NAMES, healthy.maps, healthy.means + raised)
+        torch.testing.assert_close(learned.anomaly(other, kind), learned.anomaly(healthy, kind))
+
+
+def test_a_steady_reading_counts_for_more_than_a_fickle_one():
+    names = reading_names(["s8"])
+    steady, fickle = (names.index(f"s8 standardised sigma={sigma:g}") for sigma in SIGMAS[:2])
+    spread = torch.ones(len(names))
+    spread[fickle] = 10.0
+    combination = Combination(names, torch.zeros(len(names)), spread, torch.zeros(len(names)), 0.0)
+    means = torch.zeros(2, len(names))
+    means[0, steady] = means[1, fickle] = 1.0
+    one, other = combination.anomaly(Readings(names, torch.zeros(2, len(names), 1, 1), means), "standardised")
+    assert float(one) == pytest.approx(10 * float(other))
+
+
+def test_a_reading_that_hardly_varies_is_not_blown_up():
+    """As of a variance head that has learned nothing: were a hundred-thousandth of a bit made a deviation of one, its
+    weight would be a hundred thousand, and the map would be lost in rounding."""
+    artefacts, masks = planted({0: 1.0})
+    maps = artefacts.maps.clone()
+    maps[:, 5] = 1 + 1e-5 * (maps[:, 5] + masks)
+    learned = fit_combination(found(20, seed=2), Readings(NAMES, maps, maps.mean((2, 3))), masks, seed=0)
+    assert learned.weights[5].abs() < 1000
+    assert learned.weights[0] > 0.5
+
+
+def test_one_healthy_image_is_enough_not_to_divide_by_zero():
+    artefacts, masks = planted({0: 1.0})
+    learned = fit_combination(found(1, seed=2), artefacts, masks, seed=0)
+    assert learned.anomaly(found(3, seed=5)).isfinite().all()
+    assert (learned.spread > 0).all()
+
+
+def test_the_same_seed_gives_the_same_weights():
+    artefacts, masks = planted({0: 1.0}, images=10)
+    one, other = (fit_combination(found(20, seed=2), artefacts, masks, seed=0) for _ in range(2))
+    assert torch.equal(one.weights, other.weights) and one.bias == other.bias
+
+
+# --- readings
+
+
+def surprised(value: float, rows: int, images: int = 2) -> Surprise:
+    """The same energy everywhere, and an expected log variance of its logarithm."""
+    grid = (images, len(SIGMAS), rows, rows)
+    energy = torch.full(grid, value)
+    coherent = torch.full((images, len(SIGMAS), len(WIDTHS), rows, rows), value)
+    return Surprise(energy[:, 0], energy, energy.log(), energy, coherent, nfe=1)
+
+
+def test_readings_are_log2_of_the_surprise_on_one_grid():
+    laid = readings({"s8": surprised(4.0, 8), "s16": surprised(0.25, 4)}, side=16)
+    assert laid.names == NAMES
+    assert laid.maps.shape == (2, len(NAMES), 16, 16) and laid.means.shape == (2, len(NAMES))
+    expected = torch.tensor([2.0 if name.startswith("s8 ") else -2.0 for name in NAMES])
+    torch.testing.assert_close(laid.means[1], expected, rtol=0, atol=0.01)
+    torch.testing.assert_close(laid.maps[1, :, 5, 5], expected, rtol=0, atol=0.01)
+
+
+def test_each_reading_has_its_name():
+    """A surprise in which every number tells where it stands."""
+    sigmas, widths = torch.tensor(SIGMAS), torch.tensor(WIDTHS)
+    by_sigma = (10 * sigmas)[None, :, None, None].expand(1, -1, 3, 3)
+    coherent = (100 * sigmas[:, None] + widths + 1)[None, :, :, None, None].expand(1, -1, -1, 3, 3)
+    laid = readings({"s8": Surprise(by_sigma[:, 0], by_sigma, by_sigma, by_sigma, coherent, nfe=1)}, side=3)
+    for name, value in zip(laid.names, laid.means[0].tolist(), strict=True):
+        _, kind, sigma, *width = [part.rpartition("=")[2] for part in name.split()]
+        expected = {
+            "standardised": math.log2(10 * float(sigma)),
+            "expected": 10 * float(sigma) / math.log(2),
+            "coherent": math.log2(100 * float(sigma) + (float(width[0]) if width else 0) + 1),
+        }
+        assert value == pytest.approx(expected[kind], abs=0.01), name
+
+
+def test_an_empty_image_has_finite_readings():
+    assert readings({"s8": surprised(1e-30, 4)}, side=8).maps[:, : len(SIGMAS)].isfinite().all()
+
+
+def test_joined_readings_keep_their_order():
+    parts = [found(2, seed=6), found(3, seed=7)]
+    whole = join(parts)
+    assert whole.names == NAMES
+    assert torch.equal(whole.maps[2:], parts[1].maps) and torch.equal(whole.means[:2], parts[0].means)

@@ -1,0 +1,88 @@
+"""What is set aside from the healthy images, and the artefacts planted in it."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from priorlens import held_out
+from priorlens.errors import InputError
+from priorlens.held_out import PLANTED_EACH, hold_out, plant_each, planted_count
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes=st.lists(st.integers(1, 12), min_size=2, max_size=40), seed=st.integers(0, 5))
+def test_no_patient_is_cut_in_two(sizes, seed):
+    groups = [f"p{patient}" for patient, size in enumerate(sizes) for _ in range(size)]
+    np.random.default_rng(seed).shuffle(groups)
+    kept, held = hold_out(groups, seed)
+    assert sorted(kept + held) == list(range(len(groups))), "each image on one side"
+    assert kept and held
+    assert not {groups[i] for i in kept} & {groups[i] for i in held}
+    assert (kept, held) == hold_out(groups, seed)
+
+
+@pytest.mark.parametrize(("images", "held"), [(8, 2), (40, 12), (80, 24), (240, 24), (1100, 110)])
+def test_how_many_are_held_out(images, held):
+    """A tenth, at least 24, and no more than 30 %."""
+    assert len(hold_out([str(i) for i in range(images)], 0)[1]) == pytest.approx(held, abs=1)
+
+
+def test_one_patient_alone_cannot_be_split():
+    with pytest.raises(InputError) as error:
+        hold_out(["ann"] * 20, 0)
+    assert "\n" not in str(error.value)
+
+
+def test_another_seed_holds_out_others():
+    groups = [str(i) for i in range(100)]
+    assert hold_out(groups, 0) != hold_out(groups, 1)
+
+
+# --- planted artefacts
+
+
+def images(count: int, channels: int = 1) -> np.ndarray:
+    """Soft discs with a little noise."""
+    down, across = np.mgrid[:48, :48] / 48 - 0.5
+    disc = 0.7 / (1 + np.exp(40 * (np.hypot(down, across) - 0.35)))
+    noise = np.random.default_rng(0).uniform(0, 0.1, (count, 1, 48, 48))
+    return (disc + noise).repeat(channels, 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_each_copy_differs_from_its_image_and_only_at_the_mask(channels):
+    healthy = images(3, channels)
+    planted, masks = plant_each(healthy, np.random.default_rng(0))
+    assert len(planted) == len(masks) == planted_count(3) == 3 * PLANTED_EACH
+    for i, (image, mask) in enumerate(zip(planted, masks, strict=True)):
+        change = image - healthy[i % 3]
+        assert mask.any() and image.dtype == np.float32 and image.shape == (channels, 48, 48)
+        assert np.abs(change[0][mask]).mean() > 5 * np.abs(change[0][~mask]).mean()
+        assert np.allclose(change, change[:1], atol=1e-6), "the same in all channels"
+
+
+def test_artefacts_differ_and_the_seed_decides_them():
+    (one, _), (same, _), (other, _) = (plant_each(images(2), np.random.default_rng(seed)) for seed in (0, 0, 1))
+    assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    assert not np.array_equal(one[0], one[2]), "two copies of one image get two artefacts"
+
+
+def test_images_in_which_nothing_can_be_planted_are_left_out(monkeypatch):
+    plant = held_out.plant
+
+    def sometimes(pixels, body, rng):
+        if pixels.max() > 5:
+            raise InputError("no room")
+        return plant(pixels, body, rng)
+
+    monkeypatch.setattr(held_out, "plant", sometimes)
+    healthy = images(2)
+    healthy[1] *= 10
+    planted, masks = plant_each(healthy, np.random.default_rng(0))
+    assert len(planted) == len(masks) == PLANTED_EACH
+
+
+def test_how_many_are_planted():
+    assert [planted_count(held) for held in (0, 1, 24, 30, 110, 240, 1000)] == [0, 8, 192, 240, 220, 240, 1000]

@@ -1,0 +1,101 @@
+"""What each rule makes of the same surprise, on surprises simple enough to know the answer."""
+
+import math
+
+import pytest
+import torch
+
+from priorlens.combination import Combination, reading_names, readings
+from priorlens.rules import RULES, HealthyScale, Verdict, from_surprise
+from priorlens.surprise import SIGMAS, WIDTHS, Surprise
+
+SCALES = {"s8": 8, "s16": 4}
+SIDE, IMAGES = 16, 3
+NAMES = reading_names(list(SCALES))
+HEALTHY = {
+    "s8": HealthyScale(bits_mean=1.0, bits_std=0.1, bits_map_mean=1.0, bits_map_std=0.5, residual_mean=1.0),
+    "s16": HealthyScale(bits_mean=2.0, bits_std=0.2, bits_map_mean=2.0, bits_map_std=0.4, residual_mean=1.0),
+}
+COMBINATION = Combination(
+    NAMES, torch.zeros(len(NAMES)), torch.ones(len(NAMES)), torch.linspace(-1, 1, len(NAMES)), bias=0.5
+)
+
+
+def surprises(
+    *, bits: dict[str, float] | None = None, standardised: float = 1.0, expected: float = 0.0, coherent: float = 1.0
+) -> dict[str, Surprise]:
+    found = {}
+    for name, rows in SCALES.items():
+        at = (IMAGES, len(SIGMAS), rows, rows)
+        found[name] = Surprise(
+            bits_map=torch.full((IMAGES, rows, rows), (bits or {"s8": 1.0, "s16": 2.0})[name]),
+            energy=torch.ones(at),
+            expected=torch.full(at, expected),
+            standardised=torch.full(at, standardised),
+            coherent=torch.full((*at[:2], len(WIDTHS), *at[2:]), coherent),
+            nfe=1,
+        )
+    return found
+
+
+def judge(rule: str, found: dict[str, Surprise]) -> Verdict:
+    return from_surprise(rule, COMBINATION, HEALTHY, found, readings(found, SIDE))
+
+
+def everywhere(verdict: Verdict, anomaly: float, at: float) -> None:
+    torch.testing.assert_close(verdict.anomaly, torch.full((IMAGES,), anomaly), rtol=0, atol=0.005)
+    torch.testing.assert_close(verdict.anomaly_map, torch.full((IMAGES, SIDE, SIDE), at), rtol=0, atol=0.005)
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "published"])
+def test_every_rule_judges_every_image_on_the_common_grid(rule):
+    verdict = judge(rule, surprises())
+    assert verdict.anomaly.shape == (IMAGES,)
+    assert verdict.anomaly_map.shape == (IMAGES, SIDE, SIDE)
+
+
+def test_combined_is_the_combination():
+    found = surprises(standardised=2.0, expected=0.3, coherent=4.0)
+    laid = readings(found, SIDE)
+    verdict = judge("combined", found)
+    torch.testing.assert_close(verdict.anomaly, COMBINATION.anomaly(laid))
+    torch.testing.assert_close(verdict.anomaly_map, COMBINATION.anomaly_map(laid))
+    assert float(verdict.anomaly[0]) == pytest.approx(2.0, abs=0.005)
+
+
+def test_coherent_is_bits_above_what_is_usual():
+    everywhere(judge("coherent", surprises(coherent=4.0)), anomaly=2.0, at=2.0)
+    everywhere(judge("coherent", surprises(standardised=4.0, expected=3.0)), anomaly=0.0, at=0.0)
+
+
+def test_standardised_is_a_code_length():
+    """1/2 (log v + error^2 / v), in bits; the figure from error^2 / v alone."""
+    verdict = judge("standardised", surprises(standardised=4.0, expected=0.6))
+    everywhere(verdict, anomaly=2.0, at=0.5 * (0.6 + 4.0) / math.log(2))
+
+
+def test_typicality_looks_to_both_sides():
+    """Three deviations off at both scales, above or below: the same figure. The map's deviations are its own."""
+    for sign in (-1, 1):
+        bits = {"s8": 1.0 + sign * 0.3, "s16": 2.0 + sign * 0.6}
+        everywhere(judge("typicality", surprises(bits=bits)), anomaly=3.0, at=(0.3 / 0.5 + 0.6 / 0.4) / 2)
+    one_sided = surprises(bits={"s8": 1.3, "s16": 2.0})
+    everywhere(judge("typicality", one_sided), anomaly=3 / math.sqrt(2), at=0.3)
+    everywhere(judge("typicality", surprises()), anomaly=0.0, at=0.0)
+
+
+def test_a_place_stays_where_it_is():
+    """Surprise in one corner of both scales lies in that corner of every rule's map."""
+    corner = surprises()
+    for found in corner.values():
+        rows = found.bits_map.shape[1]
+        inside = (..., slice(rows // 2, None), slice(None, rows // 2))
+        for values in (found.bits_map, found.standardised, found.coherent):
+            values[inside] += 5
+    increasing = Combination(
+        NAMES, torch.zeros(len(NAMES)), torch.ones(len(NAMES)), torch.full((len(NAMES),), 0.1), bias=0.0
+    )
+    for rule in ("combined", "coherent", "standardised", "typicality"):
+        found = from_surprise(rule, increasing, HEALTHY, corner, readings(corner, SIDE)).anomaly_map
+        inside = found[:, 10:, :6]
+        assert inside.min() > found[:, :6].max() and inside.min() > found[:, :, 10:].max(), rule
