@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from priorlens.combination import Combination, Readings, fit_combination, join, reading_names, readings
+from priorlens.combination import FIGURES, Combination, Readings, fit_combination, join, reading_names, readings
 from priorlens.surprise import SIGMAS, WIDTHS, Surprise
 
 NAMES = reading_names(["s8", "s16"])
@@ -57,15 +57,17 @@ def test_a_reading_that_falls_counts_against():
 
 
 def test_the_map_is_log2_odds():
-    """A single Gaussian reading, one deviation apart: the odds by Bayes, with the planted pixels counted for a fifth."""
-    images, shift, balance = 60, 1.0, 0.2
+    """A single Gaussian reading, one deviation apart: the odds by Bayes, the planted pixels counted for a fifth."""
+    images, shift, balance, carrier = 60, 1.0, 0.2, 17
     mask = torch.zeros(images, SIDE, SIDE, dtype=torch.bool)
     mask[:, :6] = True
-    maps = normal(images, 1, SIDE, SIDE, seed=3) + shift * mask[:, None]
-    names = (NAMES[0],)
-    one = Readings(names, maps, maps.mean((2, 3)))
-    learned = fit_combination(one, one, mask, seed=0)
-    odds = learned.anomaly_map(Readings(names, torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1), torch.zeros(2, 1)))
+    maps = torch.zeros(images, len(NAMES), SIDE, SIDE)
+    maps[:, carrier] = normal(images, SIDE, SIDE, seed=3) + shift * mask
+    artefacts = Readings(NAMES, maps, maps.mean((2, 3)))
+    learned = fit_combination(artefacts, artefacts, mask, seed=0)
+    two = torch.zeros(2, len(NAMES), 1, 1)
+    two[1, carrier] = shift
+    odds = learned.anomaly_map(Readings(NAMES, two, two.flatten(1)))
     expected = (math.log(balance) + shift * torch.tensor([-0.5, 0.5])) / math.log(2)
     torch.testing.assert_close(odds.flatten(), expected, rtol=0, atol=0.1)
 
@@ -78,7 +80,7 @@ def test_without_planted_pixels_all_readings_weigh_the_same():
         torch.testing.assert_close(learned.anomaly_map(artefacts), artefacts.maps.mean(1))
 
 
-@pytest.mark.parametrize("kind", ["coherent", "standardised"])
+@pytest.mark.parametrize("kind", FIGURES)
 def test_healthy_images_have_an_anomaly_of_zero_on_average(kind):
     healthy, (artefacts, masks) = found(20, seed=2), planted({0: 1.0})
     learned = fit_combination(healthy, artefacts, masks, seed=0)
@@ -93,22 +95,50 @@ def test_anomaly_is_in_bits_and_reads_one_kind():
     learned = fit_combination(healthy, artefacts, masks, seed=0)
     higher = Readings(NAMES, healthy.maps + 1, healthy.means + 1)
     torch.testing.assert_close(learned.anomaly(higher), learned.anomaly(healthy) + 1)
-    for kind in ("coherent", "standardised"):
+    for kind in FIGURES:
         raised = torch.tensor([float(f" {kind} " not in name) for name in NAMES])
         other = Readings(NAMES, healthy.maps, healthy.means + raised)
         torch.testing.assert_close(learned.anomaly(other, kind), learned.anomaly(healthy, kind))
 
 
-def test_a_steady_reading_counts_for_more_than_a_fickle_one():
+def healthy_in(scales: tuple[str, ...], means: torch.Tensor) -> Combination:
+    """Learned from images of which only the means are given."""
+    maps = torch.zeros(len(means), means.shape[1], 1, 1)
+    found = Readings(reading_names(scales), maps, means)
+    return fit_combination(found, found, torch.zeros(len(means), 1, 1, dtype=torch.bool), seed=0)
+
+
+@pytest.mark.parametrize("kind", FIGURES)
+def test_a_figure_is_a_weighted_mean_of_one_kind(kind):
+    healthy = found(20, seed=2)
+    weights = fit_combination(healthy, *planted({0: 1.0}), seed=0).figures[FIGURES.index(kind)]
+    assert float(weights.sum()) == pytest.approx(1)
+    assert (weights >= 0).all()
+    of_kind = [f" {kind} " in name and (kind == "standardised" or name.endswith("width=1")) for name in NAMES]
+    assert not weights[~torch.tensor(of_kind)].any()
+
+
+def test_within_a_scale_a_steady_reading_counts_for_more_than_a_fickle_one():
     names = reading_names(["s8"])
     steady, fickle = (names.index(f"s8 standardised sigma={sigma:g}") for sigma in SIGMAS[:2])
-    spread = torch.ones(len(names))
-    spread[fickle] = 10.0
-    combination = Combination(names, torch.zeros(len(names)), spread, torch.zeros(len(names)), 0.0)
-    means = torch.zeros(2, len(names))
-    means[0, steady] = means[1, fickle] = 1.0
-    one, other = combination.anomaly(Readings(names, torch.zeros(2, len(names), 1, 1), means), "standardised")
-    assert float(one) == pytest.approx(10 * float(other))
+    means = normal(50, len(names), seed=8)
+    means[:, fickle] *= 10
+    combination = healthy_in(("s8",), means)
+    weights = combination.figures[FIGURES.index("standardised")]
+    ratio = combination.spread[fickle] / combination.spread[steady]
+    assert float(weights[steady] / weights[fickle]) == pytest.approx(float(ratio), rel=1e-4)
+
+
+def test_scales_that_say_the_same_share_one_voice():
+    """Two scales that vary together count about as much as one that varies by itself; by squares, each a third."""
+    scales = ("s8", "s16", "s32")
+    names = reading_names(scales)
+    of_scale = normal(2000, 3, seed=9)
+    of_scale[:, 1] = of_scale[:, 0]
+    means = torch.stack([of_scale[:, scales.index(name.split()[0])] for name in names], 1)
+    weights = healthy_in(scales, means).figures[FIGURES.index("coherent")]
+    share = [float(sum(w for w, name in zip(weights, names, strict=True) if name.startswith(f"{s} "))) for s in scales]
+    assert share == pytest.approx([0.25, 0.25, 0.5], abs=0.03)
 
 
 def test_a_reading_that_hardly_varies_is_not_blown_up():

@@ -24,9 +24,7 @@ def features(images: int = 24, seed: int = 0) -> torch.Tensor:
 
 
 def fit(state: Path | None = None, seed: int = 0, on_step=lambda stage, step, steps, loss: None) -> FeaturePrior:
-    return fit_feature_prior(
-        SCALE, features(), steps=2, seed=seed, device=CPU, state=state, on_step=on_step
-    )
+    return fit_feature_prior(SCALE, features(), steps=2, seed=seed, device=CPU, state=state, on_step=on_step)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """What each rule makes of the same surprise, on surprises simple enough to know the answer."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,8 +17,19 @@ HEALTHY = {
     "s8": HealthyScale(bits_mean=1.0, bits_std=0.1, bits_map_mean=1.0, bits_map_std=0.5, residual_mean=1.0),
     "s16": HealthyScale(bits_mean=2.0, bits_std=0.2, bits_map_mean=2.0, bits_map_std=0.4, residual_mean=1.0),
 }
+FIGURES = torch.tensor(
+    [
+        [" coherent " in name and name.endswith("width=1") for name in NAMES],
+        [" standardised " in name for name in NAMES],
+    ]
+).float()
 COMBINATION = Combination(
-    NAMES, torch.zeros(len(NAMES)), torch.ones(len(NAMES)), torch.linspace(-1, 1, len(NAMES)), bias=0.5
+    NAMES,
+    usual=torch.zeros(len(NAMES)),
+    spread=torch.ones(len(NAMES)),
+    figures=FIGURES / FIGURES.sum(1, keepdim=True),
+    weights=torch.linspace(-1, 1, len(NAMES)),
+    bias=0.5,
 )
 
 
@@ -92,9 +104,7 @@ def test_a_place_stays_where_it_is():
         inside = (..., slice(rows // 2, None), slice(None, rows // 2))
         for values in (found.bits_map, found.standardised, found.coherent):
             values[inside] += 5
-    increasing = Combination(
-        NAMES, torch.zeros(len(NAMES)), torch.ones(len(NAMES)), torch.full((len(NAMES),), 0.1), bias=0.0
-    )
+    increasing = replace(COMBINATION, weights=torch.full((len(NAMES),), 0.1))
     for rule in ("combined", "coherent", "standardised", "typicality"):
         found = from_surprise(rule, increasing, HEALTHY, corner, readings(corner, SIDE)).anomaly_map
         inside = found[:, 10:, :6]

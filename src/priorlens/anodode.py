@@ -198,7 +198,7 @@ class AnoDODE:
         for scale, prior in self.priors_.items():
             tensors |= {f"{scale}.{name}": value for name, value in prior.tensors().items()}
         combination = self.combination_
-        for name in ("usual", "spread", "weights"):
+        for name in ("usual", "spread", "figures", "weights"):
             tensors[f"combination.{name}"] = getattr(combination, name)
         config = {
             "method": METHOD,

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
+from sklearn.covariance import LedoitWolf
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
@@ -69,17 +70,23 @@ def join(parts: Sequence[Readings]) -> Readings:
     return Readings(parts[0].names, torch.cat([p.maps for p in parts]), torch.cat([p.means for p in parts]))
 
 
+FIGURES = ("coherent", "standardised")
+"""The kinds of reading that an image's figure can be made of."""
+
+
 @dataclass(frozen=True)
 class Combination:
     """Weights of the readings, learned from healthy images alone.
 
     usual, spread: mean and standard deviation, over held-out healthy images, of each reading's mean over the image.
+    figures: for each of `FIGURES`, the weights that make an image's figure of these means; they sum to 1.
     weights, bias: of the map, by logistic regression of planted against untouched pixels; in bits.
     """
 
     names: tuple[str, ...]
     usual: Float[Tensor, " reading"]
     spread: Float[Tensor, " reading"]
+    figures: Float[Tensor, "kind reading"]
     weights: Float[Tensor, " reading"]
     bias: float
 
@@ -89,20 +96,12 @@ class Combination:
         return torch.einsum("nrij,r->nij", found.maps, self.weights) + self.bias
 
     def anomaly(self, found: Readings, kind: str = "coherent") -> Float[Tensor, " image"]:
-        """Bits above what healthy images show, all readings of one kind, each counted by how little it varies there.
+        """Bits above what healthy images show: a weighted mean of all readings of one of `FIGURES`.
 
         The mean over positions of the *logarithm* is what is read: it asks whether the image as a whole is unusual, and
         a few extreme pixels do not decide it.
         """
-        chosen = self._of_kind(kind)
-        weight = 1 / self.spread[chosen]
-        return ((found.means[:, chosen] - self.usual[chosen]) * (weight / weight.sum())).sum(1)
-
-    def _of_kind(self, kind: str) -> Bool[Tensor, " reading"]:
-        width = f"width={_IMAGE_WIDTH:g}"
-        return torch.tensor(
-            [f" {kind} " in name and (kind != "coherent" or name.endswith(width)) for name in self.names]
-        )
+        return (found.means - self.usual) @ self.figures[FIGURES.index(kind)]
 
 
 def fit_combination(
@@ -113,9 +112,36 @@ def fit_combination(
     A hundred thousand untouched pixels at most are drawn; the planted ones together count for a fifth of them, so that
     the large artefacts of a few images do not outvote the rest. Without any planted pixel all readings weigh the same.
     """
-    spread = healthy.means.std(0, correction=0) if len(healthy.means) > 1 else torch.ones(len(healthy.names))
+    usual = healthy.means.mean(0)
+    spread = healthy.means.std(0, correction=0).clamp(min=1e-3) if len(healthy.means) > 1 else torch.ones_like(usual)
+    relative = (healthy.means - usual) / spread
+    figures = torch.stack([_figure(relative, spread, healthy.names, kind) for kind in FIGURES])
     weights, bias = _logistic(planted.maps, masks, seed)
-    return Combination(healthy.names, healthy.means.mean(0), spread.clamp(min=1e-3), weights, bias)
+    return Combination(healthy.names, usual, spread, figures, weights, bias)
+
+
+def _figure(
+    relative: Float[Tensor, "image reading"], spread: Float[Tensor, " reading"], names: Sequence[str], kind: str
+) -> Float[Tensor, " reading"]:
+    """Weights, of sum 1, of the readings of one kind.
+
+    Within a scale each reading counts by how little it varies among healthy images. The scales vary together: they are
+    weighed as the best estimate of one common shift weighs correlated measurements (generalised least squares), by the
+    inverse of their covariance among healthy images, shrunk (Ledoit & Wolf 2004), and never below zero.
+    """
+    scales = list(dict.fromkeys(name.split()[0] for name in names))
+    members = torch.zeros(len(scales), len(names))
+    for index, name in enumerate(names):
+        if f" {kind} " in name and (kind != "coherent" or name.endswith(f"width={_IMAGE_WIDTH:g}")):
+            members[scales.index(name.split()[0]), index] = 1
+    members = members / members.sum(1, keepdim=True)
+    by_scale = (relative @ members.T).double().numpy()
+    covariance = 1e-6 * np.eye(len(scales))
+    if len(by_scale) > 1:
+        covariance += LedoitWolf().fit(by_scale).covariance_
+    importance = np.linalg.solve(covariance, np.ones(len(scales))).clip(min=0)
+    weights = torch.from_numpy(importance).float() @ members / spread
+    return weights / weights.sum()
 
 
 def _logistic(

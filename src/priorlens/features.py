@@ -54,9 +54,7 @@ class Pyramid(nn.Module):
         self.zooms = tuple(float(zoom) for zoom in zooms)
 
     @torch.no_grad()
-    def forward(
-        self, images: Float[Tensor, "batch channel size size"]
-    ) -> list[Float[Tensor, "batch _ _ _"]]:
+    def forward(self, images: Float[Tensor, "batch channel size size"]) -> list[Float[Tensor, "batch _ _ _"]]:
         """Feature maps of images in about [0, 1]; grey images are shown to the backbone as colour."""
         maps: list[Tensor] = []
         for zoom in self.zooms:

@@ -21,8 +21,11 @@ from priorlens.feature_prior import FeaturePrior
 from priorlens.prior.ode import bits_per_dim
 from priorlens.surprise import Surprise
 
-Rule = Literal["combined", "coherent", "standardised", "typicality", "published"]
+Rule = Literal["combined", "local", "coherent", "standardised", "typicality", "published"]
 RULES: tuple[Rule, ...] = get_args(Rule)
+
+PEAK = 0.02
+"""Share of an image that rule "local" reads its figure from."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,18 @@ def from_surprise(
 ) -> Verdict:
     """Every rule but the published one, from the surprise and its readings.
 
-    combined: map by weights learned on planted artefacts; figure from coherent surprise.
+    combined: map by weights learned on planted artefacts; figure from coherent surprise of the whole image.
+    local: the same map, and as figure its mean over the `PEAK` of the image that is highest: for small lesions.
     coherent: map and figure from coherent surprise, all scales and noise levels alike (method of signed errors).
     standardised: the code length 1/2 (log v + error^2 / v) as map; figure from error^2 / v.
     typicality: how far bits/dim lies from that of healthy images on either side (Nalisnick et al. 2019).
     """
     if rule == "combined":
         return Verdict(combination.anomaly(found), combination.anomaly_map(found))
+    if rule == "local":
+        local = combination.anomaly_map(found)
+        pixels = local.flatten(1)
+        return Verdict(pixels.topk(max(1, round(PEAK * pixels.shape[1])), dim=1).values.mean(1), local)
     side = found.maps.shape[-1]
     if rule == "coherent":
         chosen = [i for i, name in enumerate(found.names) if " coherent " in name and name.endswith("width=1")]

@@ -100,9 +100,17 @@ def model(tmp_path_factory: pytest.TempPathFactory, fit: Command, healthy: Path)
 def learned(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
     """A fit learns nothing and ends at once with what `model` knows: for tests of what is around the learning."""
 
-    def fit(detector: AnoDODE, images: object, *, groups: object, state: Path, on_progress: Callable) -> AnoDODE:
+    def fit(
+        detector: AnoDODE,
+        images: object,
+        *,
+        groups: object,
+        state: Path | None = None,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+    ) -> AnoDODE:
         on_progress(Progress("s8 denoiser", 1, 1, 0.5, 1, 1))
-        write_text(state / "s8_denoiser.safetensors", "unfinished")
+        if state:
+            write_text(state / "s8_denoiser.safetensors", "unfinished")
         known = vars(AnoDODE.load(model))
         vars(detector).update({name: value for name, value in known.items() if name.endswith("_")})
         return detector

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,8 @@ from command_line import Command, Draw
 from PIL import Image
 
 from priorlens.anodode import RULES
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "own_folder.py"
 
 
 def table(out: Path) -> list[dict[str, str]]:
@@ -98,3 +102,17 @@ def test_overwriting_leaves_nothing_of_the_earlier_run_under_the_same_name(
 def test_results_are_not_written_among_the_images(tmp_path: Path, run: Command, model: Path, new: Path) -> None:
     run("score", model, new, "--out", new / "results").refused(5, new / "results", "choose another --out")
     assert not (new / "results").exists()
+
+
+@pytest.mark.usefixtures("learned")
+def test_the_example_lists_from_the_most_to_the_least_abnormal(
+    tmp_path: Path, healthy: Path, new: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["own_folder.py", str(healthy), str(new)])
+    runpy.run_path(str(EXAMPLE))
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[1] for line in lines} == {f"{new}/a/1.png", f"{new}/a/2.png", f"{new}/b.tif"}
+    anomalies = [float(line.split()[0]) for line in lines]
+    assert anomalies == sorted(anomalies, reverse=True)
+    assert (tmp_path / "model/config.json").is_file()

@@ -51,7 +51,7 @@ def loss_of(module: Denoiser, batch: Batch) -> float:
 
 
 def test_training_reaches_the_oracles_loss():
-    """On unseen data. Untrained, the loss is 1.8 times the oracle's; 150 steps bring it to within 8 % of it (measured: 4.6)."""
+    """On unseen data. Untrained, the loss is 1.8 times the oracle's; 150 steps bring it within 8 % (measured: 4.6)."""
     schedule = Schedule(150, batch=32, learning_rate=4e-3, warm_up=20, ema=0.98)
     unseen = oracle().sample(2048, torch.Generator().manual_seed(2))
     batch = draw(unseen, Schedule(1, batch=2048), torch.Generator().manual_seed(3), CPU)

@@ -13,6 +13,7 @@ class Rule(StrEnum):
     """`priorlens.anodode.RULES` once more, as importing those would take seconds before any help is shown."""
 
     combined = "combined"
+    local = "local"
     coherent = "coherent"
     standardised = "standardised"
     typicality = "typicality"
@@ -43,7 +44,8 @@ ScoringRule = Annotated[
     typer.Option(
         "--rule",
         help="How scales and places become one score and map. Default: the model's own, combined (chosen on artefacts "
-        "planted in healthy images). coherent: errors averaged over a neighbourhood, then squared. standardised: "
+        "planted in healthy images). local: the same map, and a score from its highest 2 %, for small lesions in otherwise "
+        "usual images. coherent: errors averaged over a neighbourhood, then squared. standardised: "
         "errors relative to those expected there. typicality: distance of bits/dim from that of healthy images. "
         "published: bits/dim, and what reconstruction takes away, as AnoDODE was published; slow.",
     ),

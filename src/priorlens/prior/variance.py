@@ -17,7 +17,7 @@ _LIMIT = 8.0  # e^8: no place is expected to be three thousand times more or les
 
 @runtime_checkable
 class Variance(Protocol):
-    """log Var[x | x_t] for each element, from x_t, the denoiser's answer and sigma: learned, or known in closed form."""
+    """log Var[x | x_t] for each element, from x_t, the denoiser's answer and sigma: learned, or in closed form."""
 
     def __call__(
         self,
