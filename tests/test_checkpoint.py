@@ -79,15 +79,18 @@ def test_the_configuration_comes_last(model, monkeypatch):
     refused(model, CONFIG, "is missing")
 
 
-def test_tensors_that_cannot_be_written_leave_no_model(model, monkeypatch):
-    def full(tensors: object) -> bytes:
-        raise KeyboardInterrupt
+def test_tensors_that_cannot_be_written_leave_the_earlier_model(model, monkeypatch):
+    """A full disk must not cost the model that was there."""
+    before = [(model / name).read_bytes() for name in (CONFIG, TENSORS)]
+
+    def full(*_: object) -> bytes:
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save", full)
-    with pytest.raises(KeyboardInterrupt):
-        write_checkpoint(model, {"new": torch.zeros(1)}, SETTINGS)
-    refused(model, CONFIG, "is missing")
-    assert [path.name for path in model.iterdir()] == [TENSORS], "the old tensors, and nothing half-written"
+    with pytest.raises(OutputError, match="model.safetensors"):
+        write_checkpoint(model, {"other": torch.zeros(1)}, {"method": "klip"})
+    assert [(model / name).read_bytes() for name in (CONFIG, TENSORS)] == before
+    assert sorted(path.name for path in model.iterdir()) == [CONFIG, TENSORS]
 
 
 def test_a_place_that_cannot_be_written_to(tmp_path):

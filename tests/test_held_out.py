@@ -28,6 +28,12 @@ def test_how_many_are_held_out(images, held):
     assert len(hold_out([str(i) for i in range(images)], 0)[1]) == pytest.approx(held, abs=1)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_patient_with_most_of_the_images_is_learned_from(seed):
+    kept, held = hold_out(["many"] * 100 + ["few"] * 8, seed)
+    assert (len(kept), len(held)) == (100, 8)
+
+
 def test_one_patient_alone_cannot_be_split():
     with pytest.raises(InputError) as error:
         hold_out(["ann"] * 20, 0)

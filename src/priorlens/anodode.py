@@ -20,7 +20,7 @@ from priorlens.datasets import MIN_HEALTHY
 from priorlens.errors import InputError, ModelError
 from priorlens.feature_prior import FeaturePrior, fit_feature_prior, total_steps
 from priorlens.features import DEFAULT_BACKBONE, empty_pyramid, load_pyramid
-from priorlens.held_out import hold_out, plant_each, planted_count
+from priorlens.held_out import evenly, hold_out, plant_each, planted_count
 from priorlens.images import Image
 from priorlens.normalise import Intensity
 from priorlens.outputs import prepare_folder
@@ -331,14 +331,15 @@ class AnoDODE:
             surprises.append(self._surprises(batch))
             report.images("held-out images", len(batch))
         found = [readings(of_batch, self._side) for of_batch in surprises]
-        features = self._features(prepared[:_PUBLISHED])
+        some = prepared[evenly(range(len(prepared)), _PUBLISHED)]
+        features = self._features(some)
         self.healthy_scales_ = {
             name: healthy_scale([of_batch[name] for of_batch in surprises], prior.residual(features[name])[0])
             for name, prior in self.priors_.items()
         }
         planted, masks = self._planted(prepared.numpy(), report)
         self.combination_ = fit_combination(join(found), planted, masks, self.seed)
-        self.statistics_ = {"published": _statistics([self._judge(prepared[:_PUBLISHED], "published")[0]])}
+        self.statistics_ = {"published": _statistics([self._judge(some, "published")[0]])}
         for rule in RULES[:-1]:
             verdicts = [self._verdict(rule, *pair) for pair in zip(surprises, found, strict=True)]
             self.statistics_[rule] = _statistics(verdicts)

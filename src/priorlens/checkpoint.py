@@ -23,12 +23,16 @@ UNFINISHED = "training"
 
 
 def write_checkpoint(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
-    """Write both files, `config.json` last: a folder that has one is whole. Raises OutputError."""
+    """Write both files, `config.json` last: a folder that has one is whole. Raises OutputError.
+
+    An earlier model in the folder goes only when the new one's tensors are safely on disk.
+    """
     prepare_folder(folder, overwrite=True)
-    (folder / CONFIG).unlink(missing_ok=True)
     stored = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic_write(folder / TENSORS) as file:
         file.write(save(stored))
+        file.flush()
+        (folder / CONFIG).unlink(missing_ok=True)
     write_json(folder / CONFIG, {"schema": SCHEMA, **config})
 
 

@@ -115,7 +115,8 @@ def labelled_cases(folder: Path, *, group: str | None = None, manifest: Path | N
 def split_groups(cases: Sequence[Case], share: float, seed: int) -> tuple[list[Case], list[Case]]:
     """Set aside about `share` (in (0, 1)) of the cases by whole patients at random: (kept, set aside), each in order.
 
-    The same patients are set aside whatever the order of `cases`.
+    The same patients are set aside whatever the order of `cases`. One with more than twice that share of the images
+    stays, if any other is smaller: else most of a study could be set aside.
 
     Raises:
         InputError: all cases belong to one patient, so that one side would be empty.
@@ -130,9 +131,11 @@ def split_groups(cases: Sequence[Case], share: float, seed: int) -> tuple[list[C
         raise InputError(f"{whose}; at least two patients are needed to set some aside")
     names = sorted(counts)
     groups = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
-    sizes = np.cumsum([counts[name] for name in groups[:-1]])
-    number = 1 + int(np.argmin(np.abs(sizes - share * len(cases))))
-    aside = set(groups[:number])
+    wanted = share * len(cases)
+    movable = [name for name in groups if counts[name] <= max(2 * wanted, min(counts.values()))]
+    sizes = np.cumsum([counts[name] for name in movable[: len(groups) - 1]])
+    number = 1 + int(np.argmin(np.abs(sizes - wanted)))
+    aside = set(movable[:number])
     return [case for case in cases if case.group not in aside], [case for case in cases if case.group in aside]
 
 

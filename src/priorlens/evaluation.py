@@ -14,10 +14,10 @@ from rich.table import Table
 from priorlens import metrics, roc
 from priorlens.bootstrap import LEVEL, Estimate, Figure, estimates, mean_estimate
 from priorlens.curves import Curve, curve
+from priorlens.datasets import HEALTHY
 from priorlens.errors import InputError
 
 SCHEMA = 1
-HEALTHY = "good"
 
 METRICS = {
     "image_auroc": "image AUROC",

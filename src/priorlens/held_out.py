@@ -20,6 +20,9 @@ images, where that is not more than 30 % of all."""
 PLANTED, PLANTED_EACH = 240, 8
 """Images with planted artefacts, made from those held out; at most so many from each."""
 
+LARGEST = 240
+"""Held-out images that are looked at, at most: what is usual is known well from so many, and memory stays bounded."""
+
 
 def plant_each(
     prepared: Float32[np.ndarray, "image channel size size"], rng: np.random.Generator
@@ -46,8 +49,14 @@ def planted_count(held: int) -> int:
 
 
 def hold_out(groups: Sequence[str], seed: int) -> tuple[list[int], list[int]]:
-    """Indices of the images to learn from, and of those held out, by whole patients."""
+    """Indices of the images to learn from, and of those held out, by whole patients; of many of these, some."""
     share = min(max(HELD_OUT, LEAST_HELD_OUT / len(groups)), 0.3)
     cases = [Case(Path(str(index)), str(index), group) for index, group in enumerate(groups)]
     kept, held = split_groups(cases, share, seed)
-    return [int(case.name) for case in kept], [int(case.name) for case in held]
+    return [int(case.name) for case in kept], evenly([int(case.name) for case in held], LARGEST)
+
+
+def evenly(indices: Sequence[int], count: int) -> list[int]:
+    """At most `count` of them, spread evenly: files that lie side by side are often one patient's."""
+    chosen = np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int)
+    return [indices[i] for i in chosen]

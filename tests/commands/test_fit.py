@@ -15,9 +15,11 @@ import pytest
 from command_line import SMALL, Command, Draw
 
 import priorlens
-from priorlens.commands.model_folder import begin
+from priorlens.anodode import AnoDODE
+from priorlens.commands.model_folder import begin, claim
 from priorlens.commands.training_log import training_log
 from priorlens.datasets import find_cases, fingerprint
+from priorlens.errors import WeightsError
 
 SOURCE = Path(priorlens.__file__).parents[1]
 
@@ -129,6 +131,32 @@ def test_an_unfinished_training_can_be_dropped(tmp_path: Path, fit: Command, hea
     ran = fit(healthy, "--out", tmp_path / "model", "--overwrite")
     assert ran.code == 0, ran
     assert not (tmp_path / "model/training").exists()
+
+
+def test_what_is_left_of_a_training_without_its_description_is_dropped(tmp_path: Path) -> None:
+    state = begin(tmp_path / "model", {"seed": 5})
+    (state / "s16_denoiser.safetensors").write_text("of other images")
+    (state / "run.json").unlink()
+    claim(tmp_path / "model", resume=False, overwrite=True)
+    assert files(tmp_path / "model") == []
+
+
+def test_a_resume_that_cannot_begin_keeps_what_was_learned(
+    tmp_path: Path, fit: Command, healthy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise WeightsError("resnet18: cannot be had")
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "model"
+    monkeypatch.setattr(AnoDODE, "fit", killed)
+    assert fit(healthy, "--out", out).code == 130
+    (out / "training/s8_denoiser.safetensors").write_text("learned")
+    monkeypatch.setattr(AnoDODE, "fit", offline)
+    assert fit(healthy, "--out", out, "--resume").code == 6
+    assert (out / "training/s8_denoiser.safetensors").read_text() == "learned"
 
 
 def test_the_log_survives_a_kill(tmp_path: Path) -> None:

@@ -206,6 +206,14 @@ def test_another_seed_gives_another_run(state):
     assert str(state) in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("data", "steps"), [(-lines(64), 12), (lines(63), 12), (lines(64), 11)], ids=["other", "fewer", "shorter"]
+)
+def test_other_data_or_another_schedule_is_another_run(state, data, steps):
+    with pytest.raises(ModelError, match="not this run's unfinished training"):
+        train(denoiser(), denoising_loss, data, Schedule(steps, batch=8, warm_up=3), seed=SEED, state=state)
+
+
 def test_the_global_generator_is_left_alone():
     torch.manual_seed(7)
     before = torch.get_rng_state()

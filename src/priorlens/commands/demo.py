@@ -9,7 +9,7 @@ import typer
 
 from priorlens.commands.evaluate import evaluate
 from priorlens.commands.fit import fit
-from priorlens.commands.options import Overwrite, Threads
+from priorlens.commands.options import Overwrite, Rule, Threads
 
 
 def demo(
@@ -48,8 +48,8 @@ def demo(
         write_cohort(cohort, seed=seed, overwrite=overwrite)
     _announce(f"priorlens fit {cohort} --out {model} --seed {seed} --steps {steps}")
     fit(cohort, model, seed=seed, steps=steps, overwrite=overwrite, threads=threads)
-    _announce(f"priorlens evaluate {model} {cohort} --out {results}")
-    evaluate(model, cohort, results, overwrite=overwrite, threads=threads)
+    _announce(f"priorlens evaluate {model} {cohort} --out {results} --rule local")
+    evaluate(model, cohort, results, rule=Rule.local, overwrite=overwrite, threads=threads)
     pictures = sorted((results / "overlays" / "lesion").glob("*.png"))
     contact_sheet(pictures[:12], out / "lesions.png")
     typer.echo(

@@ -187,8 +187,9 @@ def _train(
         detector.save(out, facts={model_folder.RUN_FACTS: run, "made": made})
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{out}: its training is unfinished; the same command with --resume goes on") from None
-    except (InputError, WeightsError):  # nothing can be resumed until these are put right
-        (out / NAME).unlink(missing_ok=True)
-        model_folder.discard_training(out)
+    except (InputError, WeightsError):
+        if not resume:  # nothing was learned yet; what an earlier run did learn is kept until this is put right
+            (out / NAME).unlink(missing_ok=True)
+            model_folder.discard_training(out)
         raise
     model_folder.discard_training(out)

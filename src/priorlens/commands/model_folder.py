@@ -32,7 +32,7 @@ def claim(out: Path, *, resume: bool, overwrite: bool) -> None:
         if finished:
             raise OutputError(f"{out}: holds a finished model; choose another --out or add --overwrite")
     prepare_folder(out, overwrite=overwrite or unfinished or finished)
-    if overwrite and unfinished:
+    if overwrite and (out / UNFINISHED).is_dir():  # even without its RUN: what is left of it must not be gone on with
         discard_training(out)
 
 

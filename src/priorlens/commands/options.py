@@ -43,11 +43,11 @@ ScoringRule = Annotated[
     Rule | None,
     typer.Option(
         "--rule",
-        help="How scales and places become one score and map. Default: the model's own, combined (chosen on artefacts "
-        "planted in healthy images). local: the same map, and a score from its highest 2 %, for small lesions in otherwise "
-        "usual images. coherent: errors averaged over a neighbourhood, then squared. standardised: "
-        "errors relative to those expected there. typicality: distance of bits/dim from that of healthy images. "
-        "published: bits/dim, and what reconstruction takes away, as AnoDODE was published; slow.",
+        help="How scales and places become one score and map. Default: the model's own, combined (weights learned on "
+        "artefacts planted in healthy images). local: the same map, scored by its highest 2 %; for small lesions in "
+        "images that are otherwise as usual. coherent: errors averaged over a neighbourhood, then squared. "
+        "standardised: errors relative to those expected there. typicality: distance of bits/dim from that of healthy "
+        "images. published: bits/dim, and what reconstruction takes away, as AnoDODE was published; slow.",
     ),
 ]
 Results = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results; made if missing.")]

@@ -6,12 +6,14 @@ and weights, their average and the optimiser's moments are written to one file n
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,10 +21,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from priorlens.errors import ModelError
+from priorlens.errors import InputError, ModelError
 from priorlens.outputs import atomic_write
 from priorlens.prior.denoiser import Denoiser, Preconditioned, over_space
 from priorlens.prior.variance import VarianceHead
+
+_SAME_DATA = 0.02  # standard deviations of whitened features: more than rounding, less than one other image in hundreds
 
 
 @dataclass(frozen=True)
@@ -92,21 +96,27 @@ def train(
 
     data: clean examples, in any floating type; each batch is cast to float32 on the module's device.
     state: file that keeps the unfinished run; a run that finds it goes on from there. It is left in place at the end.
+        A run of another seed, schedule or network, or of visibly other data, is refused.
     on_step: called after each step with its number, from 1, and its loss; not for steps done before a resume.
     save_every: seconds between two writes of `state`.
 
     Raises:
         ModelError: `state` cannot be read or belongs to another run. OutputError: it cannot be written.
+        InputError: the loss is no longer finite.
     """
     device = next(module.parameters()).device
     optimiser = torch.optim.AdamW(module.parameters(), schedule.learning_rate, weight_decay=0.0)
     average = {name: value.detach().clone() for name, value in module.state_dict().items()}
-    first = _resume(state, module, optimiser, average, seed) if state and state.exists() else 0
+    run = {"seed": seed, "schedule": dataclasses.asdict(schedule), "images": len(data)}
+    typical = data.mean(0, dtype=torch.float32).cpu()
+    first = _resume(state, module, optimiser, average, run, typical) if state and state.exists() else 0
     module.train()
     saved = time.monotonic()
     for step in range(first, schedule.steps):
         batch = draw(data, schedule, torch.Generator().manual_seed(_seed_of(seed, step)), device)
         loss = loss_of(module, batch)
+        if not math.isfinite(loss.item()):
+            raise InputError(f"the loss is no longer finite at step {step + 1}; look for images of extreme intensities")
         optimiser.param_groups[0]["lr"] = schedule.learning_rate_at(step)
         optimiser.zero_grad()
         loss.backward()
@@ -115,7 +125,7 @@ def train(
         _follow(average, module, min(schedule.ema, (1 + step) / (10 + step)))
         on_step(step + 1, loss.item())
         if state and (time.monotonic() - saved > save_every or step + 1 == schedule.steps):
-            _save(state, module, optimiser, average, seed, step + 1)
+            _save(state, module, optimiser, average, {**run, "step": step + 1}, typical)
             saved = time.monotonic()
     module.load_state_dict(average)
     module.eval()
@@ -147,27 +157,41 @@ def _follow(average: dict[str, Tensor], module: nn.Module, decay: float) -> None
 
 
 def _save(
-    path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, average: dict[str, Tensor], seed: int, step: int
+    path: Path,
+    module: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    average: dict[str, Tensor],
+    run: dict[str, Any],
+    typical: Tensor,
 ) -> None:
-    tensors = {f"weights.{name}": value for name, value in module.state_dict().items()}
+    tensors = {"data.mean": typical} | {f"weights.{name}": value for name, value in module.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in average.items()}
     for index, moments in optimiser.state_dict()["state"].items():
         tensors |= {f"moments.{index}.{name}": value for name, value in moments.items()}
-    metadata = {"run": json.dumps({"seed": seed, "step": step})}
+    metadata = {"run": json.dumps(run)}
     with atomic_write(path) as file:
         file.write(save({name: value.contiguous().cpu() for name, value in tensors.items()}, metadata))
 
 
 def _resume(
-    path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, average: dict[str, Tensor], seed: int
+    path: Path,
+    module: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    average: dict[str, Tensor],
+    run: dict[str, Any],
+    typical: Tensor,
 ) -> int:
-    """Load what `_save` wrote; the number of steps already done."""
+    """Load what `_save` wrote; the number of steps already done.
+
+    The mean of the data tells other images, and features that were whitened along other axes, from rounding.
+    """
     problem = ModelError(f"{path}: is not this run's unfinished training; start again without --resume")
     try:
         with safe_open(path, framework="pt") as file:
-            run = dict(json.loads((file.metadata() or {}).get("run", "{}")))
+            found = dict(json.loads((file.metadata() or {}).get("run", "{}")))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if run.get("seed") != seed:
+        step = int(found.pop("step"))
+        if found != run or not torch.allclose(tensors["data.mean"], typical, atol=_SAME_DATA):
             raise problem
         module.load_state_dict(_under("weights", tensors))
         average.update({name: value.to(average[name].device) for name, value in _under("average", tensors).items()})
@@ -176,7 +200,7 @@ def _resume(
             index, key = name.split(".", 1)
             moments.setdefault(int(index), {})[key] = value
         optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
-        return int(run["step"])
+        return step
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise problem from error
 
