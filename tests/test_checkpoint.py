@@ -87,7 +87,7 @@ def test_tensors_that_cannot_be_written_leave_the_earlier_model(model, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save", full)
-    with pytest.raises(OutputError, match="model.safetensors"):
+    with pytest.raises(OutputError, match=r"model\.safetensors"):
         write_checkpoint(model, {"other": torch.zeros(1)}, {"method": "klip"})
     assert [(model / name).read_bytes() for name in (CONFIG, TENSORS)] == before
     assert sorted(path.name for path in model.iterdir()) == [CONFIG, TENSORS]
