@@ -20,7 +20,7 @@ images, where that is not more than 30 % of all."""
 PLANTED, PLANTED_EACH = 240, 8
 """Images with planted artefacts, made from those held out; at most so many from each."""
 
-LARGEST = 240
+LARGEST = 400
 """Held-out images that are looked at, at most: what is usual is known well from so many, and memory stays bounded."""
 
 

@@ -21,7 +21,7 @@ from priorlens.outputs import write_text
 from priorlens.progress import Progress
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def small() -> Iterator[None]:
     """One artefact in each image held out, images seen as small as they can be, models read once, and one core."""
     torch.set_num_threads(1)
@@ -39,7 +39,7 @@ def small() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def run() -> Command:
     """Runs a command line in this process."""
 
@@ -52,13 +52,13 @@ def run() -> Command:
     return run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def fit(run: Command) -> Command:
     """Runs `priorlens fit` with the options of `SMALL`."""
     return lambda *arguments: run("fit", *arguments, *SMALL)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def draw() -> Draw:
     """Draws one image, grey and of 8 bits unless told otherwise: a soft disc on a dark ground, a little noise."""
 
@@ -78,7 +78,7 @@ def draw() -> Draw:
     return draw
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def healthy(tmp_path_factory: pytest.TempPathFactory, draw: Draw) -> Path:
     """A folder of twelve healthy images, two of each patient. Not to be written to."""
     folder = tmp_path_factory.mktemp("data") / "healthy"
@@ -87,7 +87,7 @@ def healthy(tmp_path_factory: pytest.TempPathFactory, draw: Draw) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, fit: Command, healthy: Path) -> Path:
     """A model of `healthy`. Not to be written to."""
     folder = tmp_path_factory.mktemp("fitted") / "model"

@@ -14,6 +14,7 @@ from command_line import Command
 from PIL import Image
 
 from priorlens import cohort
+from priorlens.commands.demo import SIZE
 from priorlens.evaluation import METRICS
 from priorlens.pictures import TRUTH
 
@@ -92,7 +93,7 @@ def test_the_demo_goes_the_whole_way(
     ran = run("demo", "--out", out, "--steps", 1)
     assert ran.code == 0, ran
     assert "planted" in ran.stdout and "image AUROC" in ran.stdout and str(out / "lesions.png") in ran.stdout
-    assert f"$ priorlens fit {out / 'cohort'} --out {out / 'model'} --seed 0 --steps 1" in ran.stdout
+    assert f"$ priorlens fit {out / 'cohort'} --out {out / 'model'} --size {SIZE} --seed 0 --steps 1" in ran.stdout
     for name in ("cohort/train/good", "model/config.json", "results/metrics.json", "results/roc_pr.png", "lesions.png"):
         assert (out / name).exists(), name
     with open(out / "results/scores.csv", newline="") as file:

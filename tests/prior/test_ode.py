@@ -289,9 +289,9 @@ def test_a_bfloat16_network_is_integrated_in_float32():
     """bfloat16 keeps 8 bits: the log density of 32 elements agrees within 0.1 nats; float32 and float64 within 1e-3."""
     x = normal(2, 2, 4, 4, seed=1)
     kwargs = {**LEVELS, "steps": 8, "probes": None}
-    full = log_likelihood(Preconditioned(Convolution(), half=False), x.float(), **kwargs)
-    half = log_likelihood(Preconditioned(Convolution(), half=True), x.float(), **kwargs)
-    wide = log_likelihood(Preconditioned(Convolution(), half=False), x, **kwargs)
+    full = log_likelihood(Preconditioned(Convolution(), bf16=False), x.float(), **kwargs)
+    half = log_likelihood(Preconditioned(Convolution(), bf16=True), x.float(), **kwargs)
+    wide = log_likelihood(Preconditioned(Convolution(), bf16=False), x, **kwargs)
     assert half.log_prob.dtype == half.z.dtype == torch.float32
     torch.testing.assert_close(half.log_prob, full.log_prob, rtol=0, atol=0.1)
     torch.testing.assert_close(wide.log_prob.float(), full.log_prob, rtol=0, atol=1e-3)
@@ -310,7 +310,7 @@ def test_bfloat16_images_and_answers_are_upcast():
 
 
 def test_the_networks_weights_gather_no_gradients():
-    network = Preconditioned(Convolution(), half=False)
+    network = Preconditioned(Convolution(), bf16=False)
     log_likelihood(network, normal(1, 2, 4, 4, seed=1), **LEVELS, steps=2, probes=1, generator=seeded(0))
     assert all(weight.grad is None for weight in network.parameters())
 
