@@ -24,7 +24,7 @@ def demo(
     ] = 0,
     steps: Annotated[
         int, typer.Option(min=1, metavar="N", help="How long to train. Real images deserve the 1000 that fit takes.")
-    ] = 300,
+    ] = 100,
     overwrite: Overwrite = False,
     threads: Threads = None,
 ) -> None:
