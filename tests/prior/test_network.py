@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from priorlens.prior.network import UNet, halve, positions
+from priorlens.prior.network import UNet, coordinates, halve, positions
 
 
 def unet(space: int = 2, *, widths: tuple[int, ...] = (8, 16), position: bool = True, **options: int) -> UNet:
@@ -74,7 +74,7 @@ def test_without_position_a_shifted_image_gives_a_shifted_answer(space):
 
 
 def test_positions_are_smooth_bounded_and_the_same_for_every_image():
-    found = positions(torch.zeros(3, 1, 10, 7))
+    found = positions(coordinates(torch.zeros(3, 1, 10, 7)))
     assert found.shape == (3, 8, 10, 7)
     assert found.abs().max() <= 1
     torch.testing.assert_close(found[0], found[2])

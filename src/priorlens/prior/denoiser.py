@@ -36,6 +36,7 @@ class Preconditioned(nn.Module):
     Source: Karras et al. 2022, "Elucidating the design space of diffusion-based generative models", equation 7 and
     Table 1. `sigma_data` is the standard deviation of clean data, 1 for whitened features.
 
+    `where`: the coordinates of a patch in its image, for a network that takes them (`prior.patches`).
     The network runs in bfloat16 where `bf16` is set; the skip and everything outside stay in the input's precision.
     """
 
@@ -46,10 +47,14 @@ class Preconditioned(nn.Module):
         self.bf16 = bf16
 
     def forward(
-        self, x_t: Float[Tensor, "batch channel *space"], sigma: Float[Tensor, " batch"]
+        self,
+        x_t: Float[Tensor, "batch channel *space"],
+        sigma: Float[Tensor, " batch"],
+        where: Float[Tensor, "batch axis *space"] | None = None,
     ) -> Float[Tensor, "batch channel *space"]:
         s = over_space(sigma, x_t)
         total = (s**2 + self.sigma_data**2).sqrt()
         with torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.bf16):
-            out = self.network((x_t / total).float(), sigma.float().log() / 4)
+            seen, noise = (x_t / total).float(), sigma.float().log() / 4
+            out = self.network(seen, noise) if where is None else self.network(seen, noise, where)
         return (self.sigma_data / total) ** 2 * x_t + s * self.sigma_data / total * out.to(x_t.dtype)

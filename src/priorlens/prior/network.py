@@ -20,7 +20,8 @@ class UNet(nn.Module):
 
     `widths` are the channels per resolution, finest first; each step down halves every side (odd sides are
     rounded down and met again on the way up). Position enters as smooth functions of the coordinates, so that the
-    prior may know that a ventricle belongs in the middle; `position=False` makes the network shift-equivariant.
+    prior may know that a ventricle belongs in the middle; `position=False` makes the network shift-equivariant. Where `x`
+    is a patch of a larger image, `where` says which: the coordinates of its positions in the whole.
     """
 
     def __init__(
@@ -55,11 +56,14 @@ class UNet(nn.Module):
         nn.init.zeros_(self.outward.bias)
 
     def forward(
-        self, x: Float[Tensor, "batch channel *space"], noise: Float[Tensor, " batch"]
+        self,
+        x: Float[Tensor, "batch channel *space"],
+        noise: Float[Tensor, " batch"],
+        where: Float[Tensor, "batch axis *space"] | None = None,
     ) -> Float[Tensor, "batch out *space"]:
         angles = noise[:, None] * self.frequencies
         embedding = self.embed(torch.cat([angles.sin(), angles.cos()], 1))
-        h = self.inward(torch.cat([x, positions(x)], 1) if self.position else x)
+        h = self.inward(torch.cat([x, positions(coordinates(x) if where is None else where)], 1) if self.position else x)
         skips = []
         for i, stage in enumerate(self.down):
             h = stage(halve(h) if i else h, embedding)
@@ -101,13 +105,18 @@ class Block(nn.Module):
         return self.skip(h) + inner
 
 
-def positions(x: Float[Tensor, "batch channel *space"]) -> Float[Tensor, "batch position *space"]:
-    """Smooth functions of where each position lies: coordinates in [-1, 1], their cosines, sine and double cosine."""
+def coordinates(x: Float[Tensor, "batch channel *space"]) -> Float[Tensor, "batch axis *space"]:
+    """Of each position along each axis of space, from -1 to 1 over the whole of `x`."""
     axes = [(torch.arange(n, device=x.device, dtype=x.dtype) + 0.5) * (2 / n) - 1 for n in x.shape[2:]]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij")).expand(len(x), -1, *x.shape[2:])
+
+
+def positions(where: Float[Tensor, "batch axis *space"]) -> Float[Tensor, "batch position *space"]:
+    """Smooth functions of where each position lies: its coordinates, their cosines, sines and double cosines."""
     waves = []
-    for grid in torch.meshgrid(*axes, indexing="ij"):
+    for grid in where.unbind(1):
         waves += [grid, (math.pi * grid).cos(), (math.pi * grid).sin(), (2 * math.pi * grid).cos()]
-    return torch.stack(waves).expand(len(x), -1, *x.shape[2:])
+    return torch.stack(waves, 1)
 
 
 def halve(h: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from priorlens.errors import InputError, ModelError
 from priorlens.outputs import atomic_write
 from priorlens.prior.denoiser import Denoiser, Preconditioned, over_space
 from priorlens.prior.variance import VarianceHead
+from priorlens.prior.views import Views
 
 _SAME_DATA = 0.02  # standard deviations of whitened features: more than rounding, less than one other image in hundreds
 
@@ -50,11 +51,12 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Batch:
-    """Clean data, the same with noise, and how much of it."""
+    """Clean data, the same with noise, and how much of it; `where` they lie, if they are patches of larger images."""
 
     x: Float[Tensor, "batch channel *space"]
     x_t: Float[Tensor, "batch channel *space"]
     sigma: Float[Tensor, " batch"]
+    where: Float[Tensor, "batch axis *space"] | None = None
 
 
 Loss = Callable[[nn.Module, Batch], Tensor]
@@ -65,17 +67,21 @@ def denoising_loss(module: nn.Module, batch: Batch) -> Tensor:
     assert isinstance(module, Preconditioned)
     sigma = over_space(batch.sigma, batch.x)
     weight = (sigma**2 + module.sigma_data**2) / (sigma * module.sigma_data) ** 2
-    return (weight * (module(batch.x_t, batch.sigma) - batch.x) ** 2).mean()
+    return (weight * (module(batch.x_t, batch.sigma, batch.where) - batch.x) ** 2).mean()
 
 
 def variance_loss(denoiser: Denoiser) -> Loss:
-    """Gaussian negative log-likelihood of the denoiser's error, per element and up to a constant: a proper score."""
+    """Gaussian negative log-likelihood of the denoiser's error, per element and up to a constant: a proper score.
+
+    A denoiser that is asked about patches is told where they lie, as `Preconditioned` is.
+    """
 
     def loss(module: nn.Module, batch: Batch) -> Tensor:
         assert isinstance(module, VarianceHead)
+        where = () if batch.where is None else (batch.where,)
         with torch.no_grad():
-            denoised = denoiser(batch.x_t, batch.sigma)
-        log_variance = module(batch.x_t, denoised, batch.sigma)
+            denoised = denoiser(batch.x_t, batch.sigma, *where)
+        log_variance = module(batch.x_t, denoised, batch.sigma, *where)
         return 0.5 * (log_variance + (batch.x - denoised) ** 2 * (-log_variance).exp()).mean()
 
     return loss
@@ -88,6 +94,7 @@ def train(
     schedule: Schedule,
     *,
     seed: int,
+    views: Views | None = None,
     state: Path | None = None,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
     save_every: float = 60.0,
@@ -95,8 +102,9 @@ def train(
     """Train `module` in place; it ends holding the average of its weights along the way (EMA).
 
     data: clean examples, in any floating type; each batch is cast to float32 on the module's device.
+    views: how each step sees its images; None is whole, as they are.
     state: file that keeps the unfinished run; a run that finds it goes on from there. It is left in place at the end.
-        A run of another seed, schedule or network, or of visibly other data, is refused.
+        A run of another seed, schedule, views or network, or of visibly other data, is refused.
     on_step: called after each step with its number, from 1, and its loss; not for steps done before a resume.
     save_every: seconds between two writes of `state`.
 
@@ -108,12 +116,14 @@ def train(
     optimiser = torch.optim.AdamW(module.parameters(), schedule.learning_rate, weight_decay=0.0)
     average = {name: value.detach().clone() for name, value in module.state_dict().items()}
     run = {"seed": seed, "schedule": dataclasses.asdict(schedule), "images": len(data)}
+    if views:
+        run["views"] = dataclasses.asdict(views)
     typical = data.mean(0, dtype=torch.float32).cpu()
     first = _resume(state, module, optimiser, average, run, typical) if state and state.exists() else 0
     module.train()
     saved = time.monotonic()
     for step in range(first, schedule.steps):
-        batch = draw(data, schedule, torch.Generator().manual_seed(_seed_of(seed, step)), device)
+        batch = draw(data, schedule, torch.Generator().manual_seed(_seed_of(seed, step)), device, views)
         loss = loss_of(module, batch)
         if not math.isfinite(loss.item()):
             raise InputError(f"the loss is no longer finite at step {step + 1}; look for images of extreme intensities")
@@ -131,14 +141,23 @@ def train(
     module.eval()
 
 
-def draw(data: Tensor, schedule: Schedule, generator: torch.Generator, device: torch.device) -> Batch:
+def draw(
+    data: Tensor,
+    schedule: Schedule,
+    generator: torch.Generator,
+    device: torch.device,
+    views: Views | None = None,
+) -> Batch:
     """A batch with its noise; the same generator state gives the same batch on every device."""
     chosen = torch.randint(len(data), (schedule.batch,), generator=generator)
-    x = data[chosen].float()
+    x, where = data[chosen].float(), None
+    if views:
+        x, where = views.of(x, generator)
     normal = torch.randn(schedule.batch, generator=generator)
     sigma = (schedule.log_sigma_mean + schedule.log_sigma_std * normal).exp()
     x_t = x + over_space(sigma, x) * torch.randn(x.shape, generator=generator)
-    return Batch(_fast(x.to(device)), _fast(x_t.to(device)), sigma.to(device))
+    at = None if where is None else where.to(device)
+    return Batch(_fast(x.to(device)), _fast(x_t.to(device)), sigma.to(device), at)
 
 
 def _fast(x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -49,11 +50,47 @@ class VarianceHead(nn.Module):
         x_t: Float[Tensor, "batch channel *space"],
         denoised: Float[Tensor, "batch channel *space"],
         sigma: Float[Tensor, " batch"],
+        where: Float[Tensor, "batch axis *space"] | None = None,
     ) -> Float[Tensor, "batch channel *space"]:
         s = over_space(sigma, x_t)
         total = s**2 + self.sigma_data**2
         seen = torch.cat([x_t / total.sqrt(), denoised / self.sigma_data], 1)
         with torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.bf16):
-            correction = self.network(seen.float(), sigma.float().log() / 4)
+            correction = self.network(seen.float(), sigma.float().log() / 4, where)
         white = (s * self.sigma_data) ** 2 / total
         return white.log() + correction.to(x_t.dtype).clamp(-_LIMIT, _LIMIT)
+
+
+class ScaledVariance:
+    """The variance of x = low + (high - low) (u + 1) / 2 from that of u, as `prior.scaled.Scaled` is for a denoiser."""
+
+    def __init__(self, inner: Variance, low: float = 0.0, high: float = 1.0) -> None:
+        self.inner = inner
+        self.low = low
+        self.half = (high - low) / 2
+
+    def __call__(
+        self,
+        x_t: Float[Tensor, "batch channel *space"],
+        denoised: Float[Tensor, "batch channel *space"],
+        sigma: Float[Tensor, " batch"],
+    ) -> Float[Tensor, "batch channel *space"]:
+        u_t, expected = ((x - self.low) / self.half - 1 for x in (x_t, denoised))
+        return self.inner(u_t, expected, sigma / self.half) + 2 * math.log(self.half)
+
+
+class WhiteVariance:
+    """That of white data of standard deviation `sigma_data`, sigma^2 sigma_data^2 / (sigma^2 + sigma_data^2): what is
+    expected everywhere where no head has learned better."""
+
+    def __init__(self, sigma_data: float) -> None:
+        self.sigma_data = sigma_data
+
+    def __call__(
+        self,
+        x_t: Float[Tensor, "batch channel *space"],
+        denoised: Float[Tensor, "batch channel *space"],
+        sigma: Float[Tensor, " batch"],
+    ) -> Float[Tensor, "batch channel *space"]:
+        s = over_space(sigma, x_t)
+        return (s**2 / (1 + (s / self.sigma_data) ** 2)).log().expand_as(x_t)
