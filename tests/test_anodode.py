@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from priorlens import anodode, held_out
-from priorlens.anodode import AnoDODE, Scores
+from priorlens.anodode import AnoDODE
 from priorlens.checkpoint import CONFIG, TENSORS
 from priorlens.cohort import healthy_slices
 from priorlens.errors import InputError, ModelError, OutputError, WeightsError
@@ -21,6 +21,7 @@ from priorlens.feature_prior import FeaturePrior
 from priorlens.images import Image
 from priorlens.progress import Progress
 from priorlens.rules import RULES
+from priorlens.scores import Scores
 
 OPTIONS = {"size": 64, "steps": 3, "device": "cpu"}
 GROUPS = [f"p{i // 2}" for i in range(10)]
@@ -88,7 +89,8 @@ def model(saved, tmp_path) -> Path:
 def same(one: Scores, other: Scores) -> bool:
     return (
         np.array_equal(one.anomaly, other.anomaly)
-        and np.array_equal(one.bits_per_dim, other.bits_per_dim)
+        and one.figures.keys() == other.figures.keys()
+        and all(np.array_equal(values, other.figures[name]) for name, values in one.figures.items())
         and one.nfe == other.nfe
         and all(np.array_equal(a, b) for a, b in zip(one.anomaly_map, other.anomaly_map, strict=True))
     )
@@ -111,8 +113,8 @@ def test_maps_have_their_images_own_size(detector):
     assert [m.shape for m in scores.anomaly_map] == [(64, 64), (40, 90), (130, 70), (9, 300)]
     assert all(m.dtype == np.float32 and np.isfinite(m).all() for m in scores.anomaly_map)
     assert scores.anomaly.shape == (4,) and scores.anomaly.dtype == np.float32
-    assert scores.bits_per_dim.shape == (4, 3) and np.isfinite(scores.bits_per_dim).all()
-    assert detector.scale_names_ == ("s8", "s16", "s32")
+    assert tuple(scores.figures) == detector.figure_names_ == ("s8", "s16", "s32")
+    assert all(bits.shape == (4,) and np.isfinite(bits).all() for bits in scores.figures.values())
 
 
 @pytest.mark.parametrize("rule", ["combined", "typicality", "published"])  # the others read what these read
@@ -129,7 +131,8 @@ def test_no_image_depends_on_those_beside_it(detector, rule, monkeypatch):
     np.testing.assert_allclose(reverse.anomaly[::-1], together.anomaly, rtol=1e-4, atol=1e-4)
     for i, own in alone.items():
         np.testing.assert_allclose(own.anomaly[0], together.anomaly[i], rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(own.bits_per_dim[0], together.bits_per_dim[i], rtol=1e-4, atol=1e-4)
+        for name, bits in own.figures.items():
+            np.testing.assert_allclose(bits[0], together.figures[name][i], rtol=1e-4, atol=1e-4)
         spread = together.anomaly_map[i].std()
         np.testing.assert_allclose(own.anomaly_map[0] / spread, together.anomaly_map[i] / spread, rtol=1e-4, atol=1e-4)
         assert own.nfe == together.nfe
@@ -137,7 +140,8 @@ def test_no_image_depends_on_those_beside_it(detector, rule, monkeypatch):
 
 def test_no_images_give_no_scores(detector):
     scores = detector.score([])
-    assert scores.anomaly.shape == (0,) and scores.bits_per_dim.shape == (0, 3) and scores.anomaly_map == ()
+    assert scores.anomaly.shape == (0,) and scores.anomaly_map == ()
+    assert [bits.shape for bits in scores.figures.values()] == [(0,)] * 3
 
 
 def test_cost_is_counted(detector):
@@ -227,9 +231,9 @@ def test_colour_in_percentiles_and_two_sizes(tmp_path):
     images = [np.stack([s, 0.8 * s, 255 - s]) for s in slices(8, seed=1)]
     detector = AnoDODE(**OPTIONS | {"steps": 1}, zooms=(1.0, 0.5), intensity="percentile", rule="coherent").fit(images)
     assert detector.channels_ == 3
-    assert detector.scale_names_ == ("s8", "s16", "s32", "x0.5_s8", "x0.5_s16", "x0.5_s32")
+    assert detector.figure_names_ == ("s8", "s16", "s32", "x0.5_s8", "x0.5_s16", "x0.5_s32")
     scores = detector.score(images[:1])
-    assert scores.bits_per_dim.shape == (1, 6)
+    assert tuple(scores.figures) == detector.figure_names_
     detector.save(tmp_path)
     loaded = AnoDODE.load(tmp_path, device="cpu")
     assert same(loaded.score(images[:1]), scores)

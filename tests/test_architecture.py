@@ -17,11 +17,20 @@ STEPS = {
     "made images": ("planted", "held_out", "cohort"),
     "features": ("features", "whitening"),
     "prior": (
-        *("prior.denoiser", "prior.network", "prior.solvers", "prior.ode", "prior.oracles"),
-        *("prior.variance", "prior.training"),
+        *("prior.denoiser", "prior.network", "prior.patches", "prior.scaled", "prior.conventions", "prior.libraries"),
+        *("prior.external", "prior.solvers", "prior.ode", "prior.oracles"),
+        *("prior.variance", "prior.views", "prior.training"),
     ),
+    "measurement": (
+        *("measurement.operator", "measurement.linear", "measurement.inverses", "measurement.ct", "measurement.mri"),
+        *("measurement.physics", "measurement.cfl", "measurement.arrays", "measurement.kspace", "measurement.files"),
+    ),
+    "posterior": ("posterior.denoisers", "posterior.sampling", "posterior.divergence", "posterior.reference"),
     "surprise": ("surprise", "feature_prior", "combination", "rules"),
-    "detector": ("progress", "checkpoint", "anodode"),
+    "detector": (
+        *("progress", "checkpoint", "scores", "anodode"),
+        *("image_prior", "klip", "klip_rules", "klip_scores", "klip_model", "detectors"),
+    ),
     "figures": ("roc", "metrics", "bootstrap", "curves", "evaluation"),
     "pictures": ("pictures", "plots"),
     "commands": ("scoring", "commands", "__main__"),

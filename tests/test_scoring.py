@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from priorlens import scoring
-from priorlens.anodode import Scores
 from priorlens.datasets import Case, find_cases
 from priorlens.errors import InputError
 from priorlens.images import Image
+from priorlens.scores import Scores
 from priorlens.scoring import Failed, Scored, score_cases
 
 
@@ -31,8 +31,9 @@ class MeanBrightness:
         return Scores(
             anomaly=np.array([image.pixels.mean() for image in images], np.float32),
             anomaly_map=tuple(image.pixels[0] for image in images),
-            bits_per_dim=np.array([[image.pixels.min(), image.pixels.max()] for image in images], np.float32),
             nfe=3,
+            figures={"darkest": np.array([image.pixels.min() for image in images], np.float32)},
+            arrays={"negative": tuple(-image.pixels[0] for image in images)},
         )
 
 
@@ -54,7 +55,8 @@ def test_every_case_has_one_result_in_its_order(tmp_path: Path) -> None:
         pixels = np.load(cases[i].path)
         assert result.anomaly == pytest.approx(pixels.mean())
         assert np.array_equal(result.anomaly_map, pixels)
-        assert result.bits_per_dim.tolist() == [pixels.min(), pixels.max()]
+        assert result.figures == {"darkest": pixels.min()}
+        assert np.array_equal(result.arrays["negative"], -pixels)
         assert result.nfe == 3 and result.seconds >= 0 and result.mask is None
 
 

@@ -15,11 +15,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from priorlens.anodode import AnoDODE, Scores
+    from priorlens.anodode import AnoDODE
     from priorlens.datasets import find_cases, healthy_cases, labelled_cases
     from priorlens.errors import PriorlensError
     from priorlens.evaluation import evaluate
     from priorlens.images import read_image
+    from priorlens.scores import Scores
 
 __version__ = "0.1.0"
 
@@ -38,7 +39,7 @@ __all__ = [
 _HOMES = {
     "AnoDODE": "anodode",
     "PriorlensError": "errors",
-    "Scores": "anodode",
+    "Scores": "scores",
     "evaluate": "evaluation",
     "find_cases": "datasets",
     "healthy_cases": "datasets",

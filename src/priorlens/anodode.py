@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 
-from priorlens.checkpoint import read_checkpoint, versions, write_checkpoint
+from priorlens.checkpoint import read_checkpoint, under, versions, write_checkpoint
 from priorlens.combination import Combination, Readings, fit_combination, join, reading_names, readings
-from priorlens.datasets import MIN_HEALTHY
 from priorlens.errors import InputError, ModelError
 from priorlens.feature_prior import FeaturePrior, fit_feature_prior, total_steps
 from priorlens.features import DEFAULT_BACKBONE, empty_pyramid, load_pyramid
@@ -24,45 +22,16 @@ from priorlens.held_out import evenly, hold_out, plant_each, planted_count
 from priorlens.images import Image
 from priorlens.normalise import Intensity
 from priorlens.outputs import prepare_folder
-from priorlens.preparation import Preparation, as_image
+from priorlens.preparation import Preparation, as_image, healthy_images
 from priorlens.progress import Progress, Reporter
 from priorlens.rules import RULES, HealthyScale, Rule, Verdict, from_surprise, healthy_scale, published
+from priorlens.scores import HealthyStatistics, Scores
 from priorlens.surprise import Surprise
 
 METHOD = "anodode"
 STEPS = 1000
 _FEATURE_BATCH, _SCORE_BATCH = 32, 16
 _PUBLISHED = 32  # held-out images, at most, that the slow published rule is asked about
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What a detector says of images; higher is more abnormal.
-
-    anomaly: bits above what healthy images show (rule "published": bits per dimension; "typicality": deviations).
-    anomaly_map: the same by place, each of its image's own height and width.
-    bits_per_dim: minus log2 density of the features at each scale, per dimension; may be negative.
-    nfe: network evaluations an image took.
-    """
-
-    anomaly: Float32[np.ndarray, " image"]
-    anomaly_map: tuple[Float32[np.ndarray, "_ _"], ...]
-    bits_per_dim: Float32[np.ndarray, "image scale"]
-    nfe: int
-
-
-@dataclass(frozen=True)
-class HealthyStatistics:
-    """What a rule says of held-out healthy images: its figure, and ends and threshold for showing its map.
-
-    `threshold` is the 99.5th percentile of their pixels: something to draw a line at, no calibrated verdict.
-    """
-
-    anomaly_mean: float
-    anomaly_std: float
-    map_low: float
-    map_high: float
-    threshold: float
 
 
 class AnoDODE:
@@ -112,8 +81,8 @@ class AnoDODE:
         self._rule: Rule = chosen
 
     @property
-    def scale_names_(self) -> tuple[str, ...]:
-        """The scales, in the order of `Scores.bits_per_dim`."""
+    def figure_names_(self) -> tuple[str, ...]:
+        """Of `Scores.figures`: each scale, whose bits per feature dimension they are; these may be negative."""
         return tuple(self.priors_)
 
     @property
@@ -142,11 +111,7 @@ class AnoDODE:
             InputError: fewer than 8 images, of one patient, or unlike each other in colour or bit depth.
             WeightsError: the backbone cannot be had. ModelError, OutputError: `state` cannot be used.
         """
-        named = [as_image(image, index) for index, image in enumerate(images)]
-        if len(named) < MIN_HEALTHY:
-            raise InputError(f"there are {len(named)} healthy images; at least {MIN_HEALTHY} are needed to learn from")
-        if groups is not None and len(groups) != len(named):
-            raise InputError(f"there are {len(groups)} groups for {len(named)} images; name the patient of each image")
+        named = healthy_images(images, groups)
         if state:
             prepare_folder(state, overwrite=True)  # now, and not after minutes of training
         pyramid = load_pyramid(self.backbone, weights=self.weights, zooms=self.zooms).to(self.device)
@@ -174,7 +139,11 @@ class AnoDODE:
         return self
 
     def score(self, images: Sequence[Image | np.ndarray]) -> Scores:
-        """What the present rule says of images. Raises InputError for an image unlike the healthy ones in form."""
+        """What the present rule says of images; figures are bits/dim of each scale.
+
+        Anomaly is in bits above what healthy images show (rule "published": bits per dimension; "typicality":
+        deviations). Raises InputError for an image unlike the healthy ones in form.
+        """
         named = [as_image(image, index) for index, image in enumerate(images)]
         anomaly, maps, bits, nfe = [], [], [], 0
         for start in range(0, len(named), _SCORE_BATCH):
@@ -184,12 +153,12 @@ class AnoDODE:
             bits.append(torch.stack(list(bits_of.values()), 1))
             square = self._enlarged(verdict.anomaly_map)
             maps += [self.preparation_.from_model(m, image) for m, image in zip(square, batch, strict=True)]
-        empty = np.zeros((0, len(self.priors_)), np.float32)
+        by_scale = torch.cat(bits).numpy().astype(np.float32) if bits else np.zeros((0, len(self.priors_)), np.float32)
         return Scores(
-            anomaly=torch.cat(anomaly).numpy().astype(np.float32) if anomaly else empty[:, 0],
+            anomaly=torch.cat(anomaly).numpy().astype(np.float32) if anomaly else np.zeros(0, np.float32),
             anomaly_map=tuple(maps),
-            bits_per_dim=torch.cat(bits).numpy().astype(np.float32) if bits else empty,
             nfe=nfe,
+            figures=dict(zip(self.figure_names_, by_scale.T, strict=True)),
         )
 
     def save(self, folder: Path, *, facts: Mapping[str, Any] | None = None) -> None:
@@ -246,13 +215,13 @@ class AnoDODE:
         prepared = dict(config["preparation"])
         detector.preparation_ = Preparation(**prepared | {"intensity": Intensity(**prepared["intensity"])})
         detector.pyramid_ = empty_pyramid(detector.backbone, detector.zooms)
-        detector.pyramid_.backbone.load_state_dict(_under("backbone", tensors))
+        detector.pyramid_.backbone.load_state_dict(under("backbone", tensors))
         detector.pyramid_.to(detector.device)
         detector.priors_ = {
-            scale.name: FeaturePrior.from_tensors(scale, _under(scale.name, tensors)).to(detector.device)
+            scale.name: FeaturePrior.from_tensors(scale, under(scale.name, tensors)).to(detector.device)
             for scale in detector.pyramid_.scales
         }
-        learned = _under("combination", tensors)
+        learned = under("combination", tensors)
         names = reading_names(list(detector.priors_))
         detector.combination_ = Combination(names, **learned, bias=float(config["combination_bias"]))
         detector.statistics_ = {rule: HealthyStatistics(**found) for rule, found in config["healthy"].items()}
@@ -360,22 +329,12 @@ class AnoDODE:
 
 
 def _statistics(verdicts: Sequence[Verdict]) -> HealthyStatistics:
-    anomaly = torch.cat([verdict.anomaly for verdict in verdicts])
-    pixels = torch.cat([verdict.anomaly_map.flatten() for verdict in verdicts]).numpy()
-    low, threshold, high = (float(value) for value in np.quantile(pixels, (0.5, 0.995, 0.9999)))
-    return HealthyStatistics(
-        anomaly_mean=float(anomaly.mean()),
-        anomaly_std=float(anomaly.std(correction=0)),
-        map_low=low,
-        map_high=max(high, threshold + (threshold - low)),
-        threshold=threshold,
+    return HealthyStatistics.of(
+        torch.cat([verdict.anomaly for verdict in verdicts]).numpy(),
+        torch.cat([verdict.anomaly_map for verdict in verdicts]).numpy(),
     )
 
 
 def _batches(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(f"{prefix}."): value for name, value in tensors.items() if name.startswith(f"{prefix}.")}

@@ -21,7 +21,9 @@ from torch import Tensor
 
 from priorlens.surprise import SIGMAS, WIDTHS, Surprise
 
-_FLOOR = 1e-3  # of an energy, before its logarithm: where an image is empty, how empty does not matter
+FLOOR = 1e-3
+"""Of the energy of whitened features, relative to what is expected."""
+
 _BALANCE = 0.2  # weight of all planted pixels together, relative to all healthy ones
 _STEADY = 0.01  # bits: a reading that varies less over pixels tells nothing, and must not be blown up to a large weight
 _IMAGE_WIDTH = 1.0  # of the coherent surprise that the image's figure is read from
@@ -39,29 +41,43 @@ class Readings:
     means: Float[Tensor, "image reading"]
 
 
-def readings(surprises: dict[str, Surprise], side: int) -> Readings:
-    """What `surprise` found at each scale, by the scale's name, on a grid of `side` x `side`."""
+def readings(
+    surprises: dict[str, Surprise],
+    side: int,
+    *,
+    sigmas: Sequence[float] = SIGMAS,
+    widths: Sequence[float] = WIDTHS,
+    floor: float = FLOOR,
+) -> Readings:
+    """What `surprise` found at each scale, by the scale's name, on a grid of `side` x `side`.
+
+    floor: added to an energy before its logarithm: where an image is empty, how empty does not matter.
+    """
     names: list[str] = []
     maps, means = [], []
     for scale, found in surprises.items():
         layers = torch.cat(
             [
-                _log2(found.standardised),
+                (found.standardised + floor).log2(),
                 found.expected / math.log(2),
-                _log2(found.coherent).flatten(1, 2),
+                (found.coherent + floor).log2().flatten(1, 2),
             ],
             dim=1,
         )
-        names += reading_names([scale])
+        names += reading_names([scale], sigmas=sigmas, widths=widths)
         means.append(layers.flatten(2).mean(2))
-        maps.append(F.interpolate(layers, size=(side, side), mode="bilinear", align_corners=False))
+        if layers.shape[2:] != (side, side):
+            layers = F.interpolate(layers, size=(side, side), mode="bilinear", align_corners=False)
+        maps.append(layers)
     return Readings(tuple(names), torch.cat(maps, 1), torch.cat(means, 1))
 
 
-def reading_names(scales: Sequence[str]) -> tuple[str, ...]:
+def reading_names(
+    scales: Sequence[str], *, sigmas: Sequence[float] = SIGMAS, widths: Sequence[float] = WIDTHS
+) -> tuple[str, ...]:
     """The names of `readings`, in order: scale, kind, noise level and, for coherent surprise, width."""
-    kinds = [f"standardised sigma={sigma:g}" for sigma in SIGMAS] + [f"expected sigma={sigma:g}" for sigma in SIGMAS]
-    kinds += [f"coherent sigma={sigma:g} width={width:g}" for sigma in SIGMAS for width in WIDTHS]
+    kinds = [f"standardised sigma={sigma:g}" for sigma in sigmas] + [f"expected sigma={sigma:g}" for sigma in sigmas]
+    kinds += [f"coherent sigma={sigma:g} width={width:g}" for sigma in sigmas for width in widths]
     return tuple(f"{scale} {kind}" for scale in scales for kind in kinds)
 
 
@@ -162,7 +178,3 @@ def _logistic(
     slope = fitted.coef_[0] / deviation / math.log(2)
     bias = fitted.intercept_[0] / math.log(2) - slope @ mean
     return torch.from_numpy(slope).float(), float(bias)
-
-
-def _log2(energy: Tensor) -> Tensor:
-    return (energy + _FLOOR).log2()

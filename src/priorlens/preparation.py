@@ -13,12 +13,27 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
+from priorlens.datasets import MIN_HEALTHY
 from priorlens.errors import InputError
 from priorlens.images import MIN_SIDE, Image
 from priorlens.normalise import Grid, Intensity
 
 SMALLEST, LARGEST, MULTIPLE = 192, 256, 32
-"""Ends of the size chosen from the data, and what every size is a multiple of: the deepest stride."""
+"""For features: ends of the size chosen from the data, and what every size is a multiple of, the deepest stride."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes that a model can have: ends of those chosen from the data, and what each is a multiple of."""
+
+    smallest: int
+    largest: int
+    multiple: int
+
+    def choose(self, longest: float) -> int:
+        """For images of this median longer side."""
+        return int(np.clip(round(longest / self.multiple) * self.multiple, self.smallest, self.largest))
+
 
 _COLOUR = {1: "grey", 3: "colour"}
 
@@ -33,9 +48,13 @@ class Preparation:
 
     @classmethod
     def fit(
-        cls, images: Sequence[Image], size: int | None, mode: Literal["range", "percentile"] = "range"
+        cls,
+        images: Sequence[Image],
+        size: int | None,
+        mode: Literal["range", "percentile"] = "range",
+        sizes: Sizes | None = None,
     ) -> Preparation:
-        """Learn it from healthy images; `size` None is chosen from theirs.
+        """Learn it from healthy images; `size` None is chosen from theirs, among `sizes` (None: those for features).
 
         Raises:
             InputError: colour among grey images or the reverse, or several bit depths.
@@ -44,8 +63,8 @@ class Preparation:
         for image in images:
             _require_channels(image, channels, "most other images are")
         longest = float(np.median([max(image.pixels.shape[1:]) for image in images]))
-        chosen = size or int(np.clip(round(longest / MULTIPLE) * MULTIPLE, SMALLEST, LARGEST))
-        chosen = max(2, round(chosen / MULTIPLE)) * MULTIPLE
+        sizes = sizes or Sizes(SMALLEST, LARGEST, MULTIPLE)
+        chosen = max(2, round((size or sizes.choose(longest)) / sizes.multiple)) * sizes.multiple
         return cls(channels, chosen, Intensity.fit(images, mode))
 
     def to_model(self, images: Sequence[Image]) -> Float[Tensor, "image channel size size"]:
@@ -62,6 +81,13 @@ class Preparation:
     ) -> Float32[np.ndarray, "height width"]:
         """A map on the model's grid, on the image's own."""
         return self._grid(image).from_model(anomaly_map)
+
+    def image_from_model(
+        self, x: Float32[np.ndarray, "channel {self.size} {self.size}"], image: Image
+    ) -> Float32[np.ndarray, "channel height width"]:
+        """What the model makes of an image, in that image's own intensities and on its own grid."""
+        grid, applied = self._grid(image), self.intensity.of(image.pixels)
+        return np.stack([applied.inverse(grid.from_model(channel)) for channel in x])
 
     def _grid(self, image: Image) -> Grid:
         _, height, width = image.pixels.shape
@@ -82,6 +108,16 @@ def as_image(image: Image | np.ndarray, index: int) -> Image:
     if not np.isfinite(pixels).all() or np.ptp(pixels) == 0:
         raise InputError(f"{name}: is constant or holds nan or infinite pixels; leave it out")
     return Image(pixels, name, float("nan"))
+
+
+def healthy_images(images: Sequence[Image | np.ndarray], groups: Sequence[str] | None) -> list[Image]:
+    """Images to learn from. Raises InputError if they are too few, or not as many as `groups`."""
+    named = [as_image(image, index) for index, image in enumerate(images)]
+    if len(named) < MIN_HEALTHY:
+        raise InputError(f"there are {len(named)} healthy images; at least {MIN_HEALTHY} are needed to learn from")
+    if groups is not None and len(groups) != len(named):
+        raise InputError(f"there are {len(groups)} groups for {len(named)} images; name the patient of each image")
+    return named
 
 
 def _require_channels(image: Image, channels: int, others: str) -> None:

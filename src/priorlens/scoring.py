@@ -11,10 +11,10 @@ from typing import Protocol, TypeVar, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from priorlens.anodode import Scores
 from priorlens.datasets import Case
 from priorlens.errors import InputError
 from priorlens.images import Image, read_image, read_mask
+from priorlens.scores import Scores
 
 BATCH = 16
 """Images scored at once; fewer where they are large, see `BATCH_PIXELS`."""
@@ -53,16 +53,17 @@ class Loaded:
 class Scored(Loaded):
     """A scored image: `anomaly` and `anomaly_map` grow with abnormality, the map has the image's own size.
 
-    bits_per_dim: one figure a scale, bits per feature dimension; may be negative.
+    figures, arrays: what else the detector says of it, by name (`priorlens.scores.Scores`).
     nfe: network evaluations that the image took.
     seconds: the image's share of the time that its batch took to score, without reading and writing.
     """
 
     anomaly: float
     anomaly_map: Float32[np.ndarray, "height width"]
-    bits_per_dim: Float32[np.ndarray, " scale"]
     nfe: int
     seconds: float
+    figures: dict[str, float]
+    arrays: dict[str, np.ndarray]
 
 
 def score_cases(detector: Detector, cases: Iterable[Case]) -> Iterator[Scored | Failed]:
@@ -126,9 +127,10 @@ def _score(detector: Detector, batch: Sequence[Loaded]) -> list[Scored | Failed]
             one.mask,
             anomaly=float(scores.anomaly[i]),
             anomaly_map=scores.anomaly_map[i],
-            bits_per_dim=scores.bits_per_dim[i],
             nfe=scores.nfe,
             seconds=seconds,
+            figures={name: float(values[i]) for name, values in scores.figures.items()},
+            arrays={name: values[i] for name, values in scores.arrays.items()},
         )
         for i, one in enumerate(batch)
     ]

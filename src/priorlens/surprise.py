@@ -1,14 +1,18 @@
 """How many bits an image costs under a prior: for each place, noise level and size of structure, from a few calls.
 
-One quantity, read in several ways (`Surprise`). Let error = x - E[x | x_t], with x_t = x + sigma eps.
+One quantity, read in several ways (`Surprise`). Let drift = E[x | x_t, y] - E[x | x_t], with x_t = x + sigma eps: what
+the measurement y adds to the prior. Where y is the whole image it is the prior's error, x - E[x | x_t].
 
-- The integral of its energy over noise levels is the negative log-likelihood, by the pointwise I-MMSE identity (Kong
+- The integral of its energy over noise levels, |drift|^2 / sigma^2 d log(sigma), is the divergence of posterior from
+  prior in nats (KLIP: Kheirandish et al. 2026; `priorlens.posterior.divergence`).
+
+- For the whole image it is, up to a constant, the negative log-likelihood, by the pointwise I-MMSE identity (Kong
   et al. 2023, "Information-theoretic diffusion", equation 9):
   log p(x) = log N(x; 0, I) + integral of (|x - x_t / (1 + sigma^2)|^2 - |error|^2) / sigma^2 d log(sigma),
   means over eps. Measured against white data, with the same eps, both ends of the integral vanish and a handful of
   levels is enough.
 - Divided by the variance the prior expects there, its energy is 1 on healthy tissue everywhere: standardised.
-- Averaged over draws and a neighbourhood *before* squaring, only what errs the same way remains: coherent.
+- Averaged over draws and a neighbourhood *before* squaring, only what drifts the same way remains: coherent.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from priorlens.posterior.denoisers import Means, PosteriorDenoiser
 from priorlens.prior.denoiser import Denoiser
 from priorlens.prior.variance import Variance
 
@@ -35,13 +40,15 @@ WIDTHS = (0.0, 1.0, 2.0)
 
 @dataclass(frozen=True)
 class Surprise:
-    """The surprise of one scale's feature maps.
+    """The surprise of one scale's feature maps, or of images.
 
-    bits_map: minus log2 density per dimension, at each position; its mean over positions is `bits_per_dim`.
-    energy: error^2, mean over channels and draws, for each noise level. Not standardised.
-    expected: log variance that the variance head expects, mean over channels and draws.
-    standardised: error^2 / expected variance, mean over channels and draws: 1 on average where all is healthy.
-    coherent: (error / expected deviation) averaged over draws and a neighbourhood, then squared and averaged over
+    bits_map: minus log2 density per dimension, at each position; its mean over positions is `bits_per_dim`. It is one
+        only where the whole image was measured.
+    energy: drift^2, mean over channels and draws, for each noise level. Not standardised.
+    expected: log variance that the variance head expects of the prior's error, mean over channels and draws.
+    standardised: drift^2 / expected variance, mean over channels and draws: 1 on average where all is healthy and
+        measured.
+    coherent: (drift / expected deviation) averaged over draws and a neighbourhood, then squared and averaged over
         channels, for each noise level and width.
     nfe: network evaluations: of the denoiser, and as many of the variance head.
     """
@@ -70,6 +77,7 @@ def surprise(
     variance: Variance,
     x: Float[Tensor, "batch channel *space"],
     *,
+    posterior: PosteriorDenoiser | None = None,
     sigmas: Sequence[float] = SIGMAS,
     widths: Sequence[float] = WIDTHS,
     draws: int = 2,
@@ -77,10 +85,12 @@ def surprise(
 ) -> Surprise:
     """Every reading of the surprise of `x`, from len(sigmas) * draws evaluations of the denoiser and of its head.
 
+    posterior: knows a measurement of which `x` is a reconstruction. None: `x` itself was measured.
+
     All images meet the same noise, which depends on `seed` alone: no image's figures depend on those beside it.
     """
     generator = torch.Generator().manual_seed(seed)
-    levels = [_at_level(denoiser, variance, x, float(sigma), widths, draws, generator) for sigma in sigmas]
+    levels = [_at_level(denoiser, variance, x, posterior, float(sigma), widths, draws, generator) for sigma in sigmas]
     energy, expected, standardised, coherent, gain = (torch.stack(parts, 1) for parts in zip(*levels, strict=True))
     nats = 0.5 * (x.square().mean(1) + math.log(2 * math.pi)) - _integral(gain, sigmas)
     return Surprise(
@@ -89,7 +99,7 @@ def surprise(
         expected=expected,
         standardised=standardised,
         coherent=coherent,
-        nfe=2 * len(sigmas) * draws,
+        nfe=(getattr(variance, "calls", 1) + (posterior.calls if posterior else 1)) * len(sigmas) * draws,
     )
 
 
@@ -97,6 +107,7 @@ def _at_level(
     denoiser: Denoiser,
     variance: Variance,
     x: Float[Tensor, "batch channel *space"],
+    posterior: PosteriorDenoiser | None,
     sigma: float,
     widths: Sequence[float],
     draws: int,
@@ -110,17 +121,17 @@ def _at_level(
     clean = x.expand(draws, *x.shape).flatten(0, 1)
     x_t = (x + sigma * noise[:, None]).flatten(0, 1)
     level = x.new_full((len(x_t),), sigma)
-    denoised = denoiser(x_t, level)
+    means = posterior.means(x_t, level) if posterior else Means(denoiser(x_t, level), clean)
+    denoised, drift = means.prior, means.drift
     log_variance = variance(x_t, denoised, level)
-    error = clean - denoised
-    scaled = error * (-0.5 * log_variance).exp()
+    scaled = drift * (-0.5 * log_variance).exp()
     white = clean - x_t / (1 + sigma**2)
 
     def over_draws(values: Tensor) -> Tensor:
         return values.reshape(draws, len(x), *values.shape[1:]).mean(0)
 
     signed = over_draws(scaled)
-    energy = error.square().mean(1)
+    energy = drift.square().mean(1)
     return (
         over_draws(energy),
         over_draws(log_variance.mean(1)),

@@ -46,7 +46,9 @@ def test_an_image_no_larger_than_a_patch_is_asked_about_whole():
     assert asked == [((1, 1, 16, 10), None)]
 
 
-@pytest.mark.parametrize(("positions", "side", "overlap"), [(16, 16, 0.25), (512, 64, 0.25), (65, 64, 0.5), (100, 8, 0.0)])
+@pytest.mark.parametrize(
+    ("positions", "side", "overlap"), [(16, 16, 0.25), (512, 64, 0.25), (65, 64, 0.5), (100, 8, 0.0)]
+)
 def test_patches_cover_an_axis_with_their_overlap(positions, side, overlap):
     begins = starts(positions, side, overlap)
     assert begins[0] == 0 and begins[-1] == positions - side

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,15 +14,18 @@ import typer
 from priorlens.commands.options import Group, Manifest, Threads, use_threads
 
 if TYPE_CHECKING:
-    from priorlens.anodode import AnoDODE, Progress
+    from priorlens.anodode import AnoDODE
     from priorlens.datasets import Case
     from priorlens.images import Image
+    from priorlens.klip_model import KLIPModel
+    from priorlens.progress import Progress
 
 
 class Method(StrEnum):
-    """What can be learned; one so far."""
+    """What can be learned."""
 
     anodode = "anodode"
+    klip = "klip"
 
 
 class IntensityMode(StrEnum):
@@ -35,21 +39,62 @@ Healthy = Annotated[
     Path, typer.Argument(metavar="HEALTHY", help="Folder of healthy images, or a data set with train/good in it.")
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="MODEL", help="Folder for the model; made if missing.")]
-WhatToLearn = Annotated[Method, typer.Option("--method", help="What to learn: diffusion priors of features (AnoDODE).")]
+WhatToLearn = Annotated[
+    Method,
+    typer.Option(
+        "--method",
+        help="What to learn. anodode: diffusion priors of features. klip: a diffusion prior of the images themselves, "
+        "which judges measurements of images too.",
+    ),
+]
 Size = Annotated[
     int | None,
     typer.Option("--size", min=32, metavar="N", help="Side in pixels at which images are seen. Default: from them."),
 ]
 Backbone = Annotated[
-    str, typer.Option("--backbone", metavar="NAME", help="Network of timm's that turns images into features.")
+    str | None,
+    typer.Option(
+        "--backbone",
+        metavar="NAME",
+        help="anodode: network of timm's that turns images into features. Default: tf_efficientnet_lite0.",
+    ),
 ]
 Weights = Annotated[
     Path | None,
     typer.Option(
         "--weights",
         metavar="FILE",
-        help="The backbone's weights, .safetensors. Default: installed, or from timm's hub.",
+        help="anodode: the backbone's weights, .safetensors. Default: installed, or from timm's hub.",
     ),
+]
+Prior = Annotated[
+    str | None,
+    typer.Option(
+        "--prior",
+        metavar="PATH",
+        help="klip: a prior that was trained elsewhere, in place of a new one: a folder of diffusers' or MONAI's, or "
+        "the name of a diffusers model on the Hugging Face hub.",
+    ),
+]
+Patch = Annotated[
+    int | None,
+    typer.Option(
+        "--patch",
+        min=16,
+        metavar="N",
+        help="klip: side of the patches in which larger images are learned. Default: 128, and whole images up to that.",
+    ),
+]
+Physics = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--physics",
+        metavar="SPEC",
+        help="klip: a measurement to learn beside whole images, such as ct:views=24; may be given several times.",
+    ),
+]
+Noise = Annotated[
+    float, typer.Option("--noise", min=0, metavar="S", help="klip: standard deviation of the noise of --physics.")
 ]
 Intensities = Annotated[
     IntensityMode,
@@ -59,7 +104,10 @@ Intensities = Annotated[
     ),
 ]
 Steps = Annotated[
-    int | None, typer.Option("--steps", min=1, metavar="N", help="How long to train. Default: 1000; fewer is faster.")
+    int | None,
+    typer.Option(
+        "--steps", min=1, metavar="N", help="How long to train. Default: 1000, for klip 2400; fewer is faster."
+    ),
 ]
 Seed = Annotated[
     int, typer.Option("--seed", min=0, metavar="S", help="The same seed on the same machine gives the same model.")
@@ -77,8 +125,12 @@ def fit(
     out: Out,
     method: WhatToLearn = Method.anodode,
     size: Size = None,
-    backbone: Backbone = "tf_efficientnet_lite0",
+    backbone: Backbone = None,
     weights: Weights = None,
+    prior: Prior = None,
+    patch: Patch = None,
+    physics: Physics = None,
+    noise: Noise = 0.0,
     intensity: Intensities = IntensityMode.range,
     steps: Steps = None,
     seed: Seed = 0,
@@ -101,29 +153,34 @@ def fit(
       priorlens fit scans/healthy --out model
       priorlens fit dataset --out model        # the images of dataset/train/good
       priorlens fit scans --out model --group '^(\\d+)_' --intensity percentile
+      priorlens fit scans --method klip --physics ct:views=24 --out model
     """
     if resume and overwrite:
         raise typer.BadParameter("--resume goes on, --overwrite starts again; choose one of them")
+    of_method: dict[Method, dict[str, Any]] = {
+        Method.anodode: {"backbone": backbone, "weights": weights},
+        Method.klip: {"prior": prior, "patch": patch, "physics": physics, "noise": noise},
+    }
+    for other, options in of_method.items():
+        for name, value in options.items() if other is not method else ():
+            if value:
+                raise typer.BadParameter(f"--{name} is of --method {other.value}; leave it out with {method.value}")
     from priorlens.datasets import fingerprint, healthy_cases
 
     cases = healthy_cases(healthy, group=group, manifest=manifest)
 
     # Only now what takes seconds to import: a misspelt path is told at once.
-    from priorlens.anodode import AnoDODE
     from priorlens.commands import model_folder
 
     use_threads(threads)
+    shared: dict[str, Any] = {"size": size, "steps": steps, "intensity": intensity.value, "seed": seed}
+    detector, own, measured = _new_detector(method, shared, of_method[method])
     model_folder.claim(out, resume=resume, overwrite=overwrite)
-    detector = AnoDODE(size=size, backbone=backbone, weights=weights, steps=steps, intensity=intensity.value, seed=seed)
     images, used = _read(healthy, cases)
     run = {
         "method": method.value,
-        "size": size,
-        "backbone": backbone,
-        "weights": weights and weights.name,
-        "intensity": intensity.value,
-        "steps": steps,
-        "seed": seed,
+        **shared,
+        **own,
         "group": group,
         "manifest": manifest and manifest.name,
         "folder": healthy.resolve().name,
@@ -135,8 +192,27 @@ def fit(
     if not overwrite and model_folder.is_finished(out, run):
         typer.echo(f"{out}: is finished already; nothing is left to resume")
         return
-    _train(detector, images, [case.group for case in used], out, run, resume)
+    groups = [case.group for case in used]
+    _train(detector, partial(detector.fit, images, groups=groups, **measured), out, run, resume)
     typer.echo(f"{out}: learned from {run['images']} healthy images of {run['patients']} patients")
+
+
+def _new_detector(
+    method: Method, shared: Mapping[str, Any], own: Mapping[str, Any]
+) -> tuple[AnoDODE | KLIPModel, dict[str, Any], dict[str, Any]]:
+    """A detector still to be fitted, the facts of it that options tell, and what its `fit` takes beside the images."""
+    if method is Method.klip:
+        from priorlens.klip_model import KLIPModel
+
+        measured = {"physics": own["physics"] or (), "noise": own["noise"]}
+        model = KLIPModel(**shared, prior=own["prior"], patch=own["patch"])
+        return model, {**own, "prior": own["prior"] and Path(own["prior"]).name}, measured
+    from priorlens.anodode import AnoDODE
+    from priorlens.features import DEFAULT_BACKBONE
+
+    backbone, weights = own["backbone"] or DEFAULT_BACKBONE, own["weights"]
+    detector = AnoDODE(**shared, backbone=backbone, weights=weights)
+    return detector, {"backbone": backbone, "weights": weights and weights.name}, {}
 
 
 def _read(healthy: Path, cases: Sequence[Case]) -> tuple[list[Image], list[Case]]:
@@ -166,7 +242,7 @@ def _read(healthy: Path, cases: Sequence[Case]) -> tuple[list[Image], list[Case]
 
 
 def _train(
-    detector: AnoDODE, images: Sequence[Image], groups: Sequence[str], out: Path, run: Mapping[str, Any], resume: bool
+    detector: AnoDODE | KLIPModel, fitted: Callable[..., object], out: Path, run: Mapping[str, Any], resume: bool
 ) -> None:
     """Fit the detector and save it into `out`, with its log, a progress bar, and the unfinished state for a resume."""
     from priorlens.commands import model_folder
@@ -183,7 +259,7 @@ def _train(
                 log(progress.stage, progress.step, progress.loss)
                 show(progress.stage, progress.loss, progress.done, progress.total)
 
-            detector.fit(images, groups=groups, state=state, on_progress=on_progress)
+            fitted(state=state, on_progress=on_progress)
         detector.save(out, facts={model_folder.RUN_FACTS: run, "made": made})
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{out}: its training is unfinished; the same command with --resume goes on") from None

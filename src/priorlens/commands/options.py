@@ -64,7 +64,10 @@ Threads = Annotated[
 
 
 def use_threads(threads: int | None) -> None:
-    """Apply `--threads`, if it was given."""
+    """Apply `--threads`, if it was given, and make memory quick."""
+    from priorlens.commands.memory import keep_freed_memory
+
+    keep_freed_memory()
     if threads is not None:
         import torch
 

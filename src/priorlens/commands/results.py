@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def write_scores(
 ) -> int:
     """Score `cases` into `out`: `scores.csv` with a row each in their order, `maps/`, `overlays/`; tell `on_scored`.
 
+    Every further array of a case goes into a folder of the array's name.
+
     Cases that cannot be used are named on stderr and in the table, and their number is returned. Whatever stops it,
     Ctrl-C included, the table of what was done is written. Raises OutputError.
     """
@@ -40,17 +43,17 @@ def write_scores(
                 if isinstance(result, Failed):
                     warn(result.reason)
                 else:
-                    _write_map(out, result)
+                    _write_maps(out, result)
                     if overlays:
                         _write_overlay(out, detector, result)
                     on_scored(result)
-                rows.append(_row(result, len(detector.scale_names_)))
+                rows.append(_row(result, detector.figure_names_))
                 advance()
     except KeyboardInterrupt:
         done = f"{out / TABLE}: stopped after {len(rows)} of {len(cases)} images"
         raise KeyboardInterrupt(f"{done}; add --overwrite to score them all") from None
     finally:
-        write_rows(out / TABLE, ["file", "anomaly", *detector.scale_names_, "nfe", "seconds", "error"], rows)
+        write_rows(out / TABLE, ["file", "anomaly", *detector.figure_names_, "nfe", "seconds", "error"], rows)
     return sum(row[-1] != "" for row in rows)
 
 
@@ -82,10 +85,11 @@ def _paths(out: Path, case: Case) -> tuple[Path, Path]:
     return out / MAPS / f"{case.name}.npy", out / OVERLAYS / f"{case.name}.png"
 
 
-def _write_map(out: Path, scored: Scored) -> None:
-    path, _ = _paths(out, scored.case)
-    prepare_folder(path.parent, overwrite=True)
-    write_array(path, scored.anomaly_map)
+def _write_maps(out: Path, scored: Scored) -> None:
+    for folder, array in {MAPS: scored.anomaly_map, **scored.arrays}.items():
+        path = out / folder / f"{scored.case.name}.npy"
+        prepare_folder(path.parent, overwrite=True)
+        write_array(path, array)
 
 
 def _write_overlay(out: Path, detector: AnoDODE, scored: Scored) -> None:
@@ -105,10 +109,11 @@ def _write_overlay(out: Path, detector: AnoDODE, scored: Scored) -> None:
     )
 
 
-def _row(result: Scored | Failed, scales: int) -> list[str]:
-    """A line of the table, its figures with as many digits as float32 has."""
+def _row(result: Scored | Failed, names: Sequence[str]) -> list[str]:
+    """A line of the table, its figures with as many digits as float32 has; a figure that is not defined is left out."""
     file = result.case.path.as_posix()
     if isinstance(result, Failed):
-        return [file, *[""] * (scales + 3), result.reason]
-    figures = [str(np.float32(value)) for value in (result.anomaly, *result.bits_per_dim)]
-    return [file, *figures, str(result.nfe), f"{result.seconds:.4f}", ""]
+        return [file, *[""] * (len(names) + 3), result.reason]
+    figures = [result.anomaly, *(result.figures[name] for name in names)]
+    shown = ["" if math.isnan(value) else str(np.float32(value)) for value in figures]
+    return [file, *shown, str(result.nfe), f"{result.seconds:.4f}", ""]

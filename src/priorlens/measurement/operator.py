@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -34,6 +35,8 @@ class Normalised(Operator, Protocol):
     """An operator that knows the spectral norm its physics had: what was measured in the physics' units is y * norm."""
 
     norm: float
+
+    def to(self, device: torch.device) -> Any: ...
 
 
 @runtime_checkable

@@ -20,8 +20,8 @@ class UNet(nn.Module):
 
     `widths` are the channels per resolution, finest first; each step down halves every side (odd sides are
     rounded down and met again on the way up). Position enters as smooth functions of the coordinates, so that the
-    prior may know that a ventricle belongs in the middle; `position=False` makes the network shift-equivariant. Where `x`
-    is a patch of a larger image, `where` says which: the coordinates of its positions in the whole.
+    prior may know that a ventricle belongs in the middle; `position=False` makes the network shift-equivariant.
+    Where `x` is a patch of a larger image, `where` says which: the coordinates of its positions in the whole.
     """
 
     def __init__(
@@ -63,7 +63,9 @@ class UNet(nn.Module):
     ) -> Float[Tensor, "batch out *space"]:
         angles = noise[:, None] * self.frequencies
         embedding = self.embed(torch.cat([angles.sin(), angles.cos()], 1))
-        h = self.inward(torch.cat([x, positions(coordinates(x) if where is None else where)], 1) if self.position else x)
+        if self.position:
+            x = torch.cat([x, positions(coordinates(x) if where is None else where)], 1)
+        h = self.inward(x)
         skips = []
         for i, stage in enumerate(self.down):
             h = stage(halve(h) if i else h, embedding)

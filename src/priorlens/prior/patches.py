@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -56,14 +57,14 @@ def blended(
     window = _window(sides).to(x)
     total, weight = torch.zeros_like(x), torch.zeros_like(x[:1, :1])
     corners = itertools.product(*(starts(n, side, overlap) for n, side in zip(x.shape[2:], sides, strict=True)))
-    boxes = [tuple(slice(a, a + side) for a, side in zip(corner, sides, strict=True)) for corner in corners]
+    boxes = [_box(corner, sides) for corner in corners]
     at_once = max(1, _AT_ONCE // len(x))
     for some in (boxes[i : i + at_once] for i in range(0, len(boxes), at_once)):
-        parts = [torch.cat([image[(..., *box)] for box in some]) for image in (*images, where)]
+        parts = [torch.cat([image[box] for box in some]) for image in (*images, where)]
         answers = inner(*parts[:-1], sigma.repeat(len(some)), parts[-1])
         for box, answer in zip(some, answers.chunk(len(some)), strict=True):
-            total[(..., *box)] += window * answer
-            weight[(..., *box)] += window
+            total[box] += window * answer
+            weight[box] += window
     return total / weight
 
 
@@ -73,6 +74,11 @@ def starts(positions: int, side: int, overlap: float) -> list[int]:
         return [0]
     count = 1 + math.ceil((positions - side) / max(1.0, side * (1 - overlap)))
     return [round(i * (positions - side) / (count - 1)) for i in range(count)]
+
+
+def _box(corner: Sequence[int], sides: Sequence[int]) -> Any:
+    """An index into images for the patch that begins at this corner."""
+    return (..., *(slice(start, start + side) for start, side in zip(corner, sides, strict=True)))
 
 
 def _window(sides: Sequence[int]) -> Float[Tensor, "1 1 *side"]:

@@ -83,6 +83,9 @@ class WhiteVariance:
     """That of white data of standard deviation `sigma_data`, sigma^2 sigma_data^2 / (sigma^2 + sigma_data^2): what is
     expected everywhere where no head has learned better."""
 
+    calls = 0
+    """Network evaluations that an answer takes."""
+
     def __init__(self, sigma_data: float) -> None:
         self.sigma_data = sigma_data
 

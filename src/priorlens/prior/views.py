@@ -1,4 +1,4 @@
-"""How a training step sees its images: shifted and turned a little where there are few, and a patch where they are large."""
+"""How a training step sees its images: shifted and turned a little, where there are few; in patches, where large."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Views:
 
     moved: shift, turn and stretch 2-D images a little: a few hundred images then do not become known by heart. Never
         mirrored: the liver is on one side.
-    patch: cut a square (a cube) of this side from a random place, for a prior that sees patches (PaDIS, Hu et al. 2024).
+    patch: a square (a cube) of this side from a random place, for a prior that sees patches (PaDIS, Hu et al. 2024).
     """
 
     moved: bool = False

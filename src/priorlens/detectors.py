@@ -1,0 +1,28 @@
+"""A model folder of whatever method becomes its detector."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from priorlens import anodode, klip_model
+from priorlens.anodode import AnoDODE
+from priorlens.checkpoint import read_config
+from priorlens.errors import ModelError
+from priorlens.klip_model import KLIPModel
+
+
+def load_detector(folder: Path, *, device: str | None = None) -> AnoDODE | KLIPModel:
+    """Read a model's folder.
+
+    Raises:
+        ModelError: it is missing, truncated, foreign or newer, or of a method that this version does not know.
+        WeightsError: what its networks are made of is not installed.
+    """
+    match read_config(folder)["method"]:
+        case anodode.METHOD:
+            return AnoDODE.load(folder, device=device)
+        case klip_model.METHOD:
+            return KLIPModel.load(folder, device=device)
+        case method:
+            known = f"{anodode.METHOD} and {klip_model.METHOD}"
+            raise ModelError(f"{folder}: holds a model of {method!r}, this version knows {known}; upgrade priorlens")

@@ -1,0 +1,142 @@
+"""What healthy images look like, pixel by pixel: a denoiser and its variance head, trained here or brought along."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from priorlens.checkpoint import under
+from priorlens.prior.denoiser import Denoiser, Preconditioned
+from priorlens.prior.external import ExternalPrior
+from priorlens.prior.network import UNet
+from priorlens.prior.patches import Patched
+from priorlens.prior.scaled import Scaled
+from priorlens.prior.training import Schedule, denoising_loss, train, variance_loss
+from priorlens.prior.variance import ScaledVariance, VarianceHead
+from priorlens.prior.views import Views
+
+STEPS = 2400
+VARIANCE_SHARE = 0.25
+"""Steps of the variance head, as a share of the denoiser's."""
+
+SIGMA_DATA = 0.5
+"""Standard deviation of images in [-1, 1], about (Karras et al. 2022)."""
+
+LARGEST_WHOLE = 128
+"""Side of the largest images that the prior sees whole; of larger ones it sees patches of this side."""
+
+FEW = 1000
+"""Fewer images than this are also shifted, turned and stretched, lest they be known by heart."""
+
+_DENOISER, _VARIANCE = (32, 64, 128, 128), (16, 32, 48)
+_LOG_SIGMA = (-1.2, 1.2)  # mean and deviation in training, in units of [-1, 1] (Karras et al. 2022, Table 1)
+
+
+class ImagePrior:
+    """Denoiser and variance of images of about [0, 1]; the networks inside see [-1, 1].
+
+    patch: side of the patches that the networks see of larger images; None: images are seen whole.
+    external: a prior that was trained elsewhere; None: a small U-Net, to be trained.
+    """
+
+    def __init__(
+        self, channels: int, *, space: int = 2, patch: int | None = None, external: ExternalPrior | None = None
+    ) -> None:
+        self.channels = channels
+        self.space = space
+        self.patch = patch
+        self.external = external
+        network = external.denoiser if external else Preconditioned(UNet(channels, _DENOISER, space=space), SIGMA_DATA)
+        self.inner: nn.Module = network
+        self.head = VarianceHead(channels, _VARIANCE, space=space, sigma_data=SIGMA_DATA)
+        for module in (self.inner, self.head):
+            module.eval().requires_grad_(False)
+
+    def to(self, device: torch.device) -> ImagePrior:
+        for module in (self.inner, self.head):
+            module.to(device)
+            if self.space == 2:
+                module.to(memory_format=torch.channels_last)
+        return self
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """E[x | x_t], of whole images in [0, 1]."""
+        whole = Patched(self.inner, self.patch) if self.patch and not self.external else self.inner
+        return Scaled(whole)
+
+    @property
+    def variance(self) -> ScaledVariance:
+        """log Var[x | x_t], of whole images in [0, 1]."""
+        return ScaledVariance(Patched(self.head, self.patch) if self.patch else self.head)
+
+    def parameters(self) -> dict[str, int]:
+        """How many numbers each network has learned."""
+        return {
+            name: sum(p.numel() for p in module.parameters())
+            for name, module in (("denoiser", self.inner), ("variance", self.head))
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that was learned, by name."""
+        return {
+            f"{part}.{name}": value
+            for part, module in (("denoiser", self.inner), ("variance", self.head))
+            for name, value in module.state_dict().items()
+        }
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> ImagePrior:
+        """The inverse of `tensors`. Raises KeyError or RuntimeError where they do not fit."""
+        for part, module in (("denoiser", self.inner), ("variance", self.head)):
+            module.load_state_dict(under(part, tensors))
+        return self
+
+
+OnStep = Callable[[str, int, int, float], None]
+"""Called with a stage's name, its step, its number of steps, and the loss."""
+
+
+def stages(steps: int, external: bool) -> list[tuple[str, int]]:
+    """The stages in which an image prior is learned, with their steps."""
+    variance = ("variance", max(1, round(steps * VARIANCE_SHARE)))
+    return [variance] if external else [("denoiser", steps), variance]
+
+
+def fit_image_prior(
+    prior: ImagePrior,
+    images: Float[Tensor, "image channel *space"],
+    *,
+    steps: int,
+    seed: int,
+    state: Path | None,
+    on_step: OnStep,
+) -> None:
+    """Train the denoiser, unless it was brought along, then its variance head, on healthy images in [0, 1]."""
+    data = 2 * images - 1
+    side = prior.patch or max(images.shape[2:])
+    batch = 16 if side <= 64 else 8
+    views = Views(moved=len(images) < FEW and images.ndim == 4, patch=prior.patch)
+    losses = {"denoiser": denoising_loss, "variance": variance_loss(prior.inner)}
+    for stage, count in stages(steps, prior.external is not None):
+        module = {"denoiser": prior.inner, "variance": prior.head}[stage]
+        module.requires_grad_(True)
+        train(
+            module,
+            losses[stage],
+            data,
+            Schedule(count, batch=batch, log_sigma_mean=_LOG_SIGMA[0], log_sigma_std=_LOG_SIGMA[1]),
+            seed=seed + (stage == "variance"),  # else the head would meet the very draws the denoiser learned from
+            views=views,
+            state=state / f"{stage}.safetensors" if state else None,
+            on_step=partial(_report, on_step, stage, count),
+        )
+        module.requires_grad_(False)
+
+
+def _report(on_step: OnStep, stage: str, steps: int, step: int, loss: float) -> None:
+    on_step(stage, step, steps, loss)

@@ -1,0 +1,402 @@
+"""KLIP fitted to healthy images: what it needs to say of a new image, or of a measurement, that it is not like them."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from priorlens.checkpoint import read_checkpoint, under, versions, write_checkpoint
+from priorlens.combination import reading_names
+from priorlens.errors import InputError, ModelError
+from priorlens.held_out import hold_out, plant_each, planted_count
+from priorlens.image_prior import LARGEST_WHOLE, STEPS, ImagePrior, fit_image_prior, stages
+from priorlens.images import Image
+from priorlens.klip import KLIP, SIGMAS, WIDTHS
+from priorlens.klip_rules import KLIP_RULES, KLIPRule, Learned, Seen, judge, learn
+from priorlens.klip_scores import Judged, judged, judged_by_reference, scores, steps_within
+from priorlens.measurement.files import Measurement
+from priorlens.measurement.operator import Operator
+from priorlens.measurement.physics import PhysicsSpec, build, parse
+from priorlens.normalise import Intensity
+from priorlens.outputs import prepare_folder
+from priorlens.posterior.reference import reference
+from priorlens.preparation import Preparation, Sizes, as_image, healthy_images
+from priorlens.prior.external import ExternalPrior, empty_external, load_external
+from priorlens.progress import Progress, Reporter
+from priorlens.scores import HealthyStatistics, Scores
+
+METHOD = "klip"
+IDENTITY = "identity"
+
+REFERENCE_STEPS = 100
+"""Of the recipe "reference", as published."""
+
+SIZES = Sizes(32, 128, 16)
+"""Of images, where none is asked for."""
+
+_PIXELS_AT_ONCE, _IMAGES_AT_ONCE = 2**18, 16
+
+
+class KLIPModel:
+    """A diffusion prior of healthy images, and what its rules have learned of each measurement.
+
+    size: side of the square at which images are seen; None is chosen from the data, at most 128.
+    patch: side of the patches that the prior sees of larger images; None: whole images up to 128, else patches of that.
+    prior: a folder of diffusers' or MONAI's, or a name on the hub; None: a prior is trained.
+    steps: how long to train; None is `STEPS`.
+    intensity: "range" where grey values mean the same in all images (CT), "percentile" where they do not.
+    rule: one of `KLIP_RULES`; may be changed after fitting.
+    window, block: noise levels (lowest, highest) and side in pixels, in place of what rules have learned; may be set.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: int | None = None,
+        patch: int | None = None,
+        prior: Path | str | None = None,
+        steps: int | None = None,
+        intensity: Literal["range", "percentile"] = "range",
+        rule: str = "combined",
+        seed: int = 0,
+        device: str | None = None,
+    ) -> None:
+        self.size = size
+        self.patch = patch
+        self.prior = prior
+        self.steps = STEPS if steps is None else steps
+        self.intensity = intensity
+        self.seed = seed
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.rule = rule
+        self.window: tuple[float, float] | None = None
+        self.block: int | None = None
+        self.learned_: dict[str, Learned] = {}
+        self._operators: dict[str, Operator] = {}
+        self.measure(IDENTITY)
+
+    @property
+    def rule(self) -> KLIPRule:
+        return self._rule
+
+    @rule.setter
+    def rule(self, name: str) -> None:
+        chosen = next((rule for rule in KLIP_RULES if rule == name), None)
+        if chosen is None:
+            raise InputError(f"{name}: is no rule of KLIP's; choose one of {', '.join(KLIP_RULES)}")
+        self._rule: KLIPRule = chosen
+
+    def measure(self, physics: str, noise: float = 0.0) -> None:
+        """From now on images are measured so: simulated, with white noise of this deviation in the measurement's units.
+
+        physics: such as "ct:views=24"; "identity", without noise, takes images as they are.
+
+        Raises:
+            InputError: an unknown physics, or a noise that is none.
+        """
+        spec = parse(physics)
+        if not 0 <= noise < float("inf"):
+            raise InputError(f"noise {noise:g}: is no standard deviation; give 0 or more")
+        self.physics: PhysicsSpec = spec
+        self.noise = noise if spec.noise is None else spec.noise
+
+    @property
+    def measured_as_(self) -> str:
+        """Physics and noise in one text, by which `learned_` is kept."""
+        return f"{self.physics} noise={self.noise:g}" if self.noise else str(self.physics)
+
+    @property
+    def usual_of_(self) -> str:
+        """The measurement whose healthy statistics are used: the present one if it was learned, else whole images."""
+        return self.measured_as_ if self.measured_as_ in self.learned_ else IDENTITY
+
+    @property
+    def healthy_(self) -> HealthyStatistics | None:
+        """Of the present rule and measurement, where they were learned."""
+        learned = self.learned_.get(self.measured_as_)
+        return learned.statistics.get(self.rule) if learned else None
+
+    @property
+    def figure_names_(self) -> tuple[str, ...]:
+        """Of `Scores.figures`: bits of the whole image and of its largest block; what the reconstruction is worth."""
+        return ("kl_total", "kl_block", *(() if self.measured_as_ == IDENTITY else ("psnr", "ssim")))
+
+    @property
+    def tables_(self) -> dict[str, tuple[str, ...]]:
+        """The arrays in `Scores.arrays` that are tables, a row a noise level, with their columns."""
+        return {"spectrum": ("sigma", "bits", *(f"width_{width:g}" for width in WIDTHS))}
+
+    @property
+    def channels_(self) -> int:
+        return self.preparation_.channels
+
+    def fit(
+        self,
+        images: Sequence[Image | np.ndarray],
+        *,
+        groups: Sequence[str] | None = None,
+        physics: Sequence[str] = (),
+        noise: float = 0.0,
+        state: Path | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> KLIPModel:
+        """Learn what healthy images look like, and what is usual in whole images and in measurements of them.
+
+        groups: the patient of each image; none is cut in two when some are held out.
+        physics, noise: measurements to learn, beside whole images.
+        state: folder for the unfinished training. The same call with the same `state` goes on where it was.
+
+        Raises:
+            InputError: fewer than 8 images, of one patient, unlike each other in colour or bit depth, or of a size that
+                prior or physics do not fit.
+            ModelError, WeightsError: the prior cannot be had. ModelError, OutputError: `state` cannot be used.
+        """
+        named = healthy_images(images, groups)
+        if state:
+            prepare_folder(state, overwrite=True)  # now, and not after minutes of training
+        external = load_external(self.prior) if self.prior else None
+        self.preparation_ = self._prepared_for(named, external)
+        self.prior_ = self._new_prior(external)
+        measurements = [(IDENTITY, 0.0), *((text, noise) for text in physics)]
+        for measurement in measurements:
+            self.measure(*measurement)
+            self._operator()  # one that does not fit is told now as well
+        kept, held = hold_out(groups or [str(i) for i in range(len(named))], self.seed)
+        looks = len(measurements)
+        counts = {"held-out images": looks * len(held), "planted artefacts": looks * planted_count(len(held))}
+        report = Reporter(on_progress, counts, sum(steps for _, steps in stages(self.steps, external is not None)))
+        data = self.preparation_.to_model([named[i] for i in kept])
+        fit_image_prior(self.prior_, data, steps=self.steps, seed=self.seed, state=state, on_step=report)
+        del data
+        self.learned_ = {}
+        for measurement in measurements:
+            self.measure(*measurement)
+            self._learn(self.preparation_.to_model([named[i] for i in held]), report)
+        self.measure(IDENTITY)
+        patients = len(set(groups)) if groups else len(named)
+        self.trained_on_ = {"images": len(kept), "held_out": len(held), "patients": patients}
+        return self
+
+    def score(self, images: Sequence[Image | np.ndarray]) -> Scores:
+        """What the present rule says of images, measured as `measure` was told.
+
+        Figures: bits by which posterior and prior differ, of the whole image and of its largest block; PSNR in decibels
+        and SSIM of the reconstruction. Arrays: bits of each block, the reconstruction, and the spectrum (`tables_`):
+        bits of each noise level, and at each width the bits by which coherent drift exceeds that of healthy images.
+
+        Raises:
+            InputError: an image unlike the healthy ones in form; a physics that images of this size do not fit.
+        """
+        named = [as_image(image, index) for index, image in enumerate(images)]
+        operator, batches, truth = self._operator(), [], []
+        for start in range(0, len(named), self._at_once):
+            x = self.preparation_.to_model(named[start : start + self._at_once])
+            batches.append(self._judged(operator, self._measured(operator, x), self.noise))
+            truth.append(x)
+        known = torch.cat(truth) if operator is not None and truth else None
+        return scores(batches, named, known, self.preparation_, self._block, self.figure_names_)
+
+    def score_measurement(self, measurement: Measurement) -> tuple[Image, Scores]:
+        """What the present rule says of a real measurement, and its reconstruction, of intensities in about [0, 1].
+
+        Raises:
+            InputError: the measurement is of images of another shape than the model's.
+        """
+        shape = measurement.operator.shape
+        if shape != self._shape:
+            raise InputError(f"{measurement.path}: measures images of shape {shape}, the model has {self._shape}")
+        found = self._judged(measurement.operator, measurement.y.to(self.device), measurement.noise)
+        names = ("kl_total", "kl_block", "psnr", "ssim")
+        told = scores([found], None, None, self.preparation_, self._block, names)
+        return Image(told.arrays["reconstructions"][0], measurement.path, float("nan")), told
+
+    def save(self, folder: Path, *, facts: Mapping[str, Any] | None = None) -> None:
+        """Write the model's folder; `facts` (whence the images, ...) go into its config. Raises OutputError."""
+        tensors = self.prior_.tensors()
+        for index, learned in enumerate(self.learned_.values()):
+            tensors |= {f"learned.{index}.{name}": value for name, value in learned.tensors().items()}
+        config = {
+            "method": METHOD,
+            **(facts or {}),
+            "settings": {
+                "size": self.size,
+                "patch": self.patch,
+                "prior": Path(self.prior).name if self.prior else None,
+                "steps": self.steps,
+                "intensity": self.intensity,
+                "rule": self.rule,
+                "seed": self.seed,
+            },
+            "preparation": dataclasses.asdict(self.preparation_),
+            "prior": {"patch": self.prior_.patch, "external": self.prior_.external and self.prior_.external.facts},
+            "sigmas": SIGMAS,
+            "widths": WIDTHS,
+            "trained_on": self.trained_on_,
+            "learned": {text: learned.config() for text, learned in self.learned_.items()},
+            "versions": versions(),
+        }
+        write_checkpoint(folder, tensors, config)
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str | None = None) -> KLIPModel:
+        """Read a model's folder.
+
+        Raises:
+            ModelError: it is missing, truncated, foreign, of another method, or newer.
+            WeightsError: the library its prior comes from is not installed.
+        """
+        tensors, config = read_checkpoint(folder)
+        if config["method"] != METHOD:
+            raise ModelError(f"{folder}: holds a model of method {config['method']!r}, not {METHOD!r}; fit again")
+        try:
+            return cls._restored(tensors, config, device)
+        except (InputError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ModelError(f"{folder}: its config and its tensors do not belong together; fit again") from error
+
+    @classmethod
+    def _restored(cls, tensors: dict[str, Tensor], config: dict[str, Any], device: str | None) -> KLIPModel:
+        if tuple(config["sigmas"]) != SIGMAS or tuple(config["widths"]) != WIDTHS:
+            raise ValueError("noise levels and widths are other ones")
+        model = cls(**config["settings"], device=device)
+        prepared = dict(config["preparation"])
+        model.preparation_ = Preparation(**prepared | {"intensity": Intensity(**prepared["intensity"])})
+        facts = config["prior"]["external"]
+        external = empty_external(facts) if facts else None
+        model.prior_ = ImagePrior(model.channels_, patch=config["prior"]["patch"], external=external)
+        model.prior_.load_tensors(tensors).to(model.device)
+        names = reading_names(["image"], sigmas=SIGMAS, widths=WIDTHS)
+        for index, (text, known) in enumerate(config["learned"].items()):
+            model.learned_[text] = Learned.restored(names, under(f"learned.{index}", tensors), known)
+        model.trained_on_ = dict(config["trained_on"])
+        return model
+
+    def describe(self) -> dict[str, Any]:
+        """What was learned, on what, and how large it is: plain data for JSON."""
+        external = self.prior_.external
+        return {
+            "method": METHOD,
+            "rule": self.rule,
+            "prior": {**external.facts} if external else "trained here",
+            "size": self.preparation_.size,
+            "patch": self.prior_.patch,
+            "channels": self.channels_,
+            "intensity": dataclasses.asdict(self.preparation_.intensity),
+            "steps": self.steps,
+            "seed": self.seed,
+            "trained_on": self.trained_on_,
+            "parameters": self.prior_.parameters(),
+            "share": {text: learned.share for text, learned in self.learned_.items()},
+            "planted_auroc": {text: learned.planted_auroc for text, learned in self.learned_.items()},
+            "windows": {
+                f"{text}, {rule}": dataclasses.asdict(window)
+                for text, learned in self.learned_.items()
+                for rule, window in learned.windows.items()
+            },
+        }
+
+    # What follows is how the above is done.
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        return (self.channels_, self.preparation_.size, self.preparation_.size)
+
+    @property
+    def _block(self) -> int:
+        """Of the bits that are told of each image, whatever the rule."""
+        return self.block or self.learned_[self.usual_of_].windows["squares"].block
+
+    @property
+    def _at_once(self) -> int:
+        return max(1, min(_IMAGES_AT_ONCE, _PIXELS_AT_ONCE // self.preparation_.size**2))
+
+    def _prepared_for(self, images: Sequence[Image], external: ExternalPrior | None) -> Preparation:
+        size = self.size or (max(external.size) if external and external.size else None)
+        sizes = replace(SIZES, multiple=external.multiple) if external else SIZES
+        preparation = Preparation.fit(images, size, self.intensity, sizes)
+        if external and external.channels != preparation.channels:
+            raise InputError(
+                f"{self.prior}: is a prior of {external.channels} channels, the images have {preparation.channels}; "
+                "convert the images or choose another prior"
+            )
+        return preparation
+
+    def _new_prior(self, external: ExternalPrior | None) -> ImagePrior:
+        size = self.preparation_.size
+        patch = self.patch or (LARGEST_WHOLE if size > LARGEST_WHOLE and not external else None)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)  # initial weights
+            return ImagePrior(self.channels_, patch=patch, external=external).to(self.device)
+
+    def _operator(self) -> Operator | None:
+        """Of the present physics; None where images are taken as they are."""
+        text = str(self.physics)
+        if text == IDENTITY and not self.noise:
+            return None
+        if text not in self._operators:
+            self._operators = {text: build(self.physics, self._shape, self.seed).to(self.device)}  # one: they are large
+        return self._operators[text]
+
+    def _measured(
+        self, operator: Operator | None, x: Float[Tensor, "image channel side side"]
+    ) -> Float[Tensor, "image *measurement"]:
+        """The images' measurements. Noise depends on its image and the seed alone, not on the images beside it."""
+        x = x.to(self.device)
+        if operator is None:
+            return x
+        y = operator.A(x)
+        if self.noise:
+            for one, image in zip(y, x.cpu().numpy(), strict=True):
+                generator = torch.Generator().manual_seed(self.seed + zlib.crc32(image.tobytes()))
+                one += self.noise * torch.randn(one.shape, generator=generator).to(one)
+        return y
+
+    def _judged(self, operator: Operator | None, y: Float[Tensor, "image *measurement"], noise: float) -> Judged:
+        """What the present rule says of a batch of measurements."""
+        if self.rule == "reference":
+            return self._by_reference(operator or build(parse(IDENTITY), self._shape), y)
+        found = KLIP(self.prior_, operator, noise=noise, seed=self.seed).score(y)
+        seen, learned = Seen.of(found), self.learned_[self.usual_of_].within(self.window, self.block)
+        return judged(found, seen, learned, judge(self.rule, learned, seen))
+
+    def _by_reference(self, operator: Operator, y: Float[Tensor, "image *measurement"]) -> Judged:
+        """The published recipe; a window of noise levels is one of its steps."""
+        steps = steps_within(self.window, REFERENCE_STEPS) if self.window else None
+        generator = torch.Generator().manual_seed(self.seed)
+        found = reference(
+            self.prior_.denoiser,
+            operator,
+            y,
+            steps=REFERENCE_STEPS,
+            window=steps,
+            block=self._block,
+            generator=generator,
+        )
+        return judged_by_reference(found, len(WIDTHS))
+
+    def _learn(self, healthy: Float[Tensor, "image channel side side"], report: Reporter) -> None:
+        """What is usual where images are measured as now, from some that were set aside, untouched and planted."""
+        planted, masks = plant_each(healthy.numpy(), np.random.default_rng(self.seed))
+        if not planted:
+            raise InputError("no artefact can be planted in the healthy images; are they nearly empty?")
+        untouched = self._see(healthy, partial(report.images, "held-out images"))
+        changed = self._see(torch.from_numpy(np.stack(planted)), partial(report.images, "planted artefacts"))
+        self.learned_[self.measured_as_] = learn(untouched, changed, torch.from_numpy(np.stack(masks)), self.seed)
+
+    def _see(self, x: Float[Tensor, "image channel side side"], report: Callable[[int], None]) -> Seen:
+        """What rules read of images, in batches."""
+        operator, parts = self._operator(), []
+        for batch in x.split(self._at_once):
+            klip = KLIP(self.prior_, operator, noise=self.noise, seed=self.seed)
+            parts.append(Seen.of(klip.score(self._measured(operator, batch))))
+            report(len(batch))
+        return Seen.joined(parts)

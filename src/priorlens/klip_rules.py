@@ -1,0 +1,224 @@
+"""How KLIP's findings become one map and one figure, and how its rules learn from healthy images what they need.
+
+A rule is learned for one measurement, from images that were set aside and from the same with artefacts planted in them:
+which noise levels, width and size of block show the artefacts best. No image of disease is used.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, TypeVar, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from priorlens.combination import Combination, Readings, fit_combination, join, readings
+from priorlens.klip import Findings
+from priorlens.posterior.divergence import block_sums
+from priorlens.scores import HealthyStatistics
+from priorlens.surprise import smooth
+
+KLIPRule = Literal["combined", "coherent", "squares", "reference"]
+KLIP_RULES: tuple[KLIPRule, ...] = get_args(KLIPRule)
+
+SHARES = (0.002, 0.005, 0.01, 0.02, 0.04, 0.1)
+"""Shares of an image; rule "combined" reads its figure from one of them."""
+
+BLOCKS = (4, 8, 16, 32)
+"""How many blocks along a side of the image are tried."""
+
+FLOOR = 1e-5
+"""Of a drift's energy, relative to that of white data's error (`combination.readings`)."""
+
+
+_COMBINED = ("usual", "spread", "figures", "weights")
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where a rule looks: noise levels low <= sigma <= high, one width, and blocks of so many pixels a side."""
+
+    low: float
+    high: float
+    width: float
+    block: int
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What the rules know of one measurement, from healthy images alone.
+
+    combination: weights of all readings. share: of an image, that rule "combined" reads its figure from.
+    windows: of the rules "coherent" and "squares".
+    planted_auroc: of each rule's figure, planted against untouched. It is what was chosen by, so no measure of quality.
+    statistics: of each rule on the untouched images.
+    """
+
+    combination: Combination
+    share: float
+    windows: dict[str, Window]
+    planted_auroc: dict[str, float]
+    statistics: dict[str, HealthyStatistics]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What of it goes into a model's tensors."""
+        return {name: getattr(self.combination, name) for name in _COMBINED}
+
+    def config(self) -> dict[str, Any]:
+        """The rest: plain data for JSON."""
+        return {
+            "bias": self.combination.bias,
+            "share": self.share,
+            "windows": {rule: asdict(window) for rule, window in self.windows.items()},
+            "planted_auroc": self.planted_auroc,
+            "statistics": {rule: asdict(found) for rule, found in self.statistics.items()},
+        }
+
+    @classmethod
+    def restored(cls, names: tuple[str, ...], tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Learned:
+        """From `tensors`, `config` and the names of the readings. Raises KeyError, TypeError where they do not fit."""
+        own = {name: tensors[name] for name in _COMBINED}
+        return cls(
+            Combination(names, **own, bias=float(config["bias"])),
+            float(config["share"]),
+            {rule: Window(**window) for rule, window in config["windows"].items()},
+            dict(config["planted_auroc"]),
+            {rule: HealthyStatistics(**found) for rule, found in config["statistics"].items()},
+        )
+
+    def within(self, window: tuple[float, float] | None, block: int | None) -> Learned:
+        """The same with noise levels or a side of block of the user's own, in place of those learned."""
+        given = {"low": window and window[0], "high": window and window[1], "block": block}
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return replace(self, windows={rule: replace(one, **changes) for rule, one in self.windows.items()})
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the rules read of images: `readings` of their surprise, and the bits of every noise level."""
+
+    readings: Readings
+    bits: Float[Tensor, "image sigma side side"]
+    sigmas: tuple[float, ...]
+    widths: tuple[float, ...]
+
+    @classmethod
+    def of(cls, found: Findings) -> Seen:
+        divergence, side = found.divergence, found.divergence.energy.shape[-1]
+        weights = divergence.weights.to(divergence.energy)[:, None, None]
+        return cls(
+            readings({"image": found.surprise}, side, sigmas=divergence.sigmas, widths=found.widths, floor=FLOOR),
+            divergence.energy * weights / math.log(2),
+            divergence.sigmas,
+            found.widths,
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Seen]) -> Seen:
+        """Several batches as one."""
+        bits = torch.cat([part.bits for part in parts])
+        return cls(join([part.readings for part in parts]), bits, parts[0].sigmas, parts[0].widths)
+
+
+@dataclass(frozen=True)
+class KLIPVerdict:
+    """A rule's figure and map, for each image; both higher where more abnormal."""
+
+    anomaly: Float[Tensor, " image"]
+    anomaly_map: Float[Tensor, "image side side"]
+
+
+def judge(rule: KLIPRule, learned: Learned, seen: Seen) -> KLIPVerdict:
+    """What a rule says, but for "reference", which has findings of its own (`priorlens.posterior.reference`).
+
+    combined: log2 of the odds of planted against untouched, by all readings; its mean over the share that is highest.
+    coherent: the drift averaged over draws and one width before squaring, as log2 of how many times what healthy images
+        show; the mean over the largest block.
+    squares: bits of the plain sum of squares, as published; the sum over the largest block.
+    """
+    if rule == "combined":
+        anomaly_map = learned.combination.anomaly_map(seen.readings)
+        return KLIPVerdict(_highest(anomaly_map, learned.share), anomaly_map)
+    window = learned.windows[rule]
+    pixels = _windowed(rule, window, seen, learned.combination.usual)
+    if rule == "squares":  # a block's bits at each pixel: what a single pixel has says little
+        return KLIPVerdict(_largest_block(rule, window.block, pixels), smooth(pixels[:, None], window.block / 4)[:, 0])
+    return KLIPVerdict(_largest_block(rule, window.block, pixels), pixels)
+
+
+def learn(untouched: Seen, changed: Seen, masks: Bool[Tensor, "artefact side side"], seed: int) -> Learned:
+    """From images that were set aside, and the same with artefacts at `masks`.
+
+    The window of a rule, and the share of "combined", are those by whose figure planted images are best told apart from
+    untouched ones.
+    """
+    combination = fit_combination(untouched.readings, changed.readings, masks, seed)
+    maps = [combination.anomaly_map(seen.readings) for seen in (untouched, changed)]
+    share, auroc = _best(SHARES, lambda share: [_highest(one, share) for one in maps])
+    windows: dict[str, Window] = {}
+    told = {"combined": auroc}
+    for rule in ("coherent", "squares"):
+
+        def figures(window: Window, rule: str = rule) -> list[Tensor]:
+            pixels = (_windowed(rule, window, seen, combination.usual) for seen in (untouched, changed))
+            return [_largest_block(rule, window.block, one) for one in pixels]
+
+        windows[rule], told[rule] = _best(list(_windows(rule, untouched)), figures)
+    learned = Learned(combination, share, windows, told, {})
+    statistics: dict[str, HealthyStatistics] = {}
+    for rule in KLIP_RULES[:-1]:
+        verdict = judge(rule, learned, untouched)
+        statistics[rule] = HealthyStatistics.of(verdict.anomaly.numpy(), verdict.anomaly_map.numpy())
+    return replace(learned, statistics=statistics)
+
+
+Option = TypeVar("Option")
+
+
+def _best(options: Sequence[Option], figures: Callable[[Option], Sequence[Tensor]]) -> tuple[Option, float]:
+    """The option by whose figures the second of two sets of images is best told from the first, and their AUROC."""
+    told = []
+    for option in options:
+        usual, unusual = figures(option)
+        labels = np.repeat([False, True], [len(usual), len(unusual)])
+        told.append(float(roc_auc_score(labels, torch.cat([usual, unusual]).numpy())))
+    best = int(np.argmax(told))
+    return options[best], told[best]
+
+
+def _windows(rule: str, seen: Seen) -> Iterator[Window]:
+    """Every run of noise levels, with every width that the rule knows, and every size of block."""
+    side = seen.bits.shape[-1]
+    runs = itertools.combinations_with_replacement(seen.sigmas, 2)
+    widths = seen.widths if rule == "coherent" else (0.0,)
+    for (low, high), width, blocks in itertools.product(runs, widths, BLOCKS):
+        yield Window(low, high, width, max(1, side // blocks))
+
+
+def _windowed(
+    rule: str, window: Window, seen: Seen, usual: Float[Tensor, " reading"]
+) -> Float[Tensor, "image side side"]:
+    inside = [window.low <= sigma <= window.high for sigma in seen.sigmas]
+    if rule == "squares":
+        return seen.bits[:, inside].sum(1)
+    sigmas = [sigma for sigma, counts in zip(seen.sigmas, inside, strict=True) if counts]
+    names = [f"image coherent sigma={sigma:g} width={window.width:g}" for sigma in sigmas]
+    chosen = [seen.readings.names.index(name) for name in names]
+    return (seen.readings.maps[:, chosen] - usual[chosen, None, None]).mean(1)
+
+
+def _largest_block(rule: str, block: int, pixels: Float[Tensor, "image side side"]) -> Float[Tensor, " image"]:
+    largest = block_sums(pixels, block).flatten(1).amax(1)
+    return largest if rule == "squares" else largest / block**2
+
+
+def _highest(anomaly_map: Float[Tensor, "image side side"], share: float) -> Float[Tensor, " image"]:
+    """Mean over the share of each image that is highest."""
+    pixels = anomaly_map.flatten(1)
+    return pixels.topk(max(1, round(share * pixels.shape[1])), dim=1).values.mean(1)
