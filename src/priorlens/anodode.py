@@ -86,6 +86,11 @@ class AnoDODE:
         return tuple(self.priors_)
 
     @property
+    def tables_(self) -> dict[str, tuple[str, ...]]:
+        """The arrays in `Scores.arrays` that are tables: none."""
+        return {}
+
+    @property
     def channels_(self) -> int:
         return self.preparation_.channels
 

@@ -75,7 +75,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """What a model was made with."""
     found = {"python": platform.python_version()}
-    for package in ("priorlens", "torch", "timm", "numpy"):
+    for package in ("priorlens", "torch", "timm", "deepinv", "numpy"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

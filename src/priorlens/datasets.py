@@ -22,6 +22,10 @@ MIN_HEALTHY = 8
 """Fewer healthy images than this cannot be learned from."""
 
 
+MEASUREMENT_SUFFIXES = (".npz", ".h5", ".hdf5", ".cfl")
+"""Of files that hold a measurement rather than an image; a .hdr goes with its .cfl."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One image of a list: where it is, what results call it, whose it is, and what is known to be in it.
@@ -35,6 +39,11 @@ class Case:
     group: str
     kind: str = HEALTHY
     mask: Path | None = None
+
+
+def is_measurement(path: Path) -> bool:
+    """Whether a file's name says that it holds a measurement rather than an image."""
+    return path.suffix.lower() in MEASUREMENT_SUFFIXES
 
 
 def find_cases(inputs: Sequence[Path], *, group: str | None = None, manifest: Path | None = None) -> list[Case]:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float32
 from priorlens.datasets import Case
 from priorlens.errors import InputError
 from priorlens.images import Image, read_image, read_mask
-from priorlens.scores import Scores
+from priorlens.scores import HealthyStatistics, Scores
 
 BATCH = 16
 """Images scored at once; fewer where they are large, see `BATCH_PIXELS`."""
@@ -30,6 +30,23 @@ class Detector(Protocol):
     """Whatever scores images. An image that does not suit it is an `InputError` that names its file."""
 
     def score(self, images: Sequence[Image]) -> Scores: ...
+
+
+@runtime_checkable
+class Described(Detector, Protocol):
+    """A detector that also says what its scores hold, and how to show them."""
+
+    @property
+    def rule(self) -> str: ...
+
+    @property
+    def figure_names_(self) -> tuple[str, ...]: ...
+
+    @property
+    def tables_(self) -> dict[str, tuple[str, ...]]: ...
+
+    @property
+    def healthy_(self) -> HealthyStatistics | None: ...
 
 
 @dataclass(frozen=True)

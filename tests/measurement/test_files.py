@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from priorlens.datasets import is_measurement
 from priorlens.errors import InputError, WeightsError
 from priorlens.measurement.ct import detectors, parallel_beam
-from priorlens.measurement.files import is_measurement, read_measurement
+from priorlens.measurement.files import read_measurement
 from priorlens.measurement.mri import sampling, simulated_coils, to_kspace
 from priorlens.measurement.physics import build, parse
 

@@ -9,20 +9,28 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from priorlens.commands.options import (
+    Block,
     Group,
+    HowComputed,
     Manifest,
     Model,
+    Noise,
+    NoiseWindow,
     Overlays,
     Overwrite,
+    Physics,
     Results,
     ScoringRule,
     Threads,
+    set_up,
     use_threads,
 )
 
 if TYPE_CHECKING:
+    from priorlens.anodode import AnoDODE
     from priorlens.datasets import Case
     from priorlens.evaluation import Outcome
+    from priorlens.klip_model import KLIPModel
     from priorlens.scoring import Scored
 
 
@@ -36,6 +44,11 @@ def evaluate(
     ],
     out: Results,
     rule: ScoringRule = None,
+    physics: Physics = None,
+    noise: Noise = None,
+    recipe: HowComputed = None,
+    window: NoiseWindow = None,
+    block: Block = None,
     bootstrap: Annotated[
         int, typer.Option(min=0, metavar="N", help="Resamples of patients behind the 95 % intervals; 0 for none.")
     ] = 1000,
@@ -61,6 +74,7 @@ def evaluate(
     Examples:
       priorlens evaluate model dataset --out evaluation
       priorlens evaluate model dataset --out evaluation --group '^(\\d+)_'
+      priorlens evaluate klip-model dataset --physics ct:views=24 --out ct
     """
     from priorlens.datasets import labelled_cases
     from priorlens.outputs import prepare_folder, write_json
@@ -70,26 +84,32 @@ def evaluate(
 
     # Only now what takes seconds to import: a mask that does not fit is told at once.
     from priorlens import evaluation
-    from priorlens.anodode import AnoDODE
     from priorlens.commands.results import report, require_apart, write_scores
     from priorlens.commands.terminal import print_table
+    from priorlens.detectors import load_detector
     from priorlens.plots import roc_pr_plot
 
     require_apart(out, [dataset / "test", dataset / "ground_truth"])
     use_threads(threads)
-    detector = AnoDODE.load(model)
-    if rule:
-        detector.rule = rule.value
+    detector = load_detector(model)
+    set_up(detector, rule=rule, physics=physics, noise=noise, recipe=recipe, window=window, block=block)
     prepare_folder(out, overwrite=overwrite)
     outcomes: list[Outcome] = []
     failed = write_scores(
         out, detector, cases, overlays=overlays, on_scored=lambda scored: outcomes.append(_outcome(scored))
     )
     metrics = evaluation.evaluate(outcomes, bootstrap=bootstrap)
-    write_json(out / "metrics.json", metrics | {"rule": detector.rule, "images_failed": failed})
+    facts = {"rule": detector.rule, "images_failed": failed, **_measured(detector)}
+    write_json(out / "metrics.json", metrics | facts)
     roc_pr_plot(evaluation.curves(outcomes, bootstrap=min(bootstrap, 300)), out / "roc_pr.png")
     print_table(evaluation.table(metrics))
     report(out, len(cases), failed)
+
+
+def _measured(detector: AnoDODE | KLIPModel) -> dict[str, str]:
+    """How the images were measured, where that is said."""
+    text = getattr(detector, "measured_as_", None)
+    return {"physics": text} if text else {}
 
 
 def _require_masks(cases: Sequence[Case]) -> None:

@@ -24,10 +24,10 @@ def inspect(
       priorlens inspect model
       priorlens inspect model --json | jq .run.fingerprint
     """
-    from priorlens.anodode import AnoDODE
     from priorlens.checkpoint import TENSORS, read_config
+    from priorlens.detectors import load_detector
 
-    detector, config = AnoDODE.load(model), read_config(model)
+    detector, config = load_detector(model), read_config(model)
     facts: dict[str, Any] = {name: config[name] for name in ("made", "run", "versions") if name in config}
     facts |= {"megabytes": round((model / TENSORS).stat().st_size / 1e6, 1), **detector.describe()}
     if as_json:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from priorlens.anodode import AnoDODE
+    from priorlens.klip_model import KLIPModel
+
 
 class Rule(StrEnum):
-    """`priorlens.anodode.RULES` once more, as importing those would take seconds before any help is shown."""
+    """`priorlens.rules.RULES` and `priorlens.klip_rules.KLIP_RULES` once more, as importing those would take seconds
+    before any help is shown."""
 
     combined = "combined"
     local = "local"
@@ -18,6 +23,14 @@ class Rule(StrEnum):
     standardised = "standardised"
     typicality = "typicality"
     published = "published"
+    squares = "squares"
+
+
+class Recipe(StrEnum):
+    """How KLIP's divergence is computed."""
+
+    own = "own"
+    reference = "reference"
 
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder that priorlens fit has made.")]
@@ -44,10 +57,52 @@ ScoringRule = Annotated[
     typer.Option(
         "--rule",
         help="How scales and places become one score and map. Default: the model's own, combined (weights learned on "
-        "artefacts planted in healthy images). local: the same map, scored by its highest 2 %; for small lesions in "
-        "images that are otherwise as usual. coherent: errors averaged over a neighbourhood, then squared. "
-        "standardised: errors relative to those expected there. typicality: distance of bits/dim from that of healthy "
-        "images. published: bits/dim, and what reconstruction takes away, as AnoDODE was published; slow.",
+        "artefacts planted in healthy images). coherent: errors averaged over a neighbourhood, then squared. Of "
+        "anodode alone: local: the map of combined, scored by its highest 2 %; for small lesions in images that are otherwise "
+        "as usual. standardised: errors relative to those expected there. typicality: distance of bits/dim from that "
+        "of healthy images. published: bits/dim, and what reconstruction takes away, as AnoDODE was published; slow. "
+        "Of klip alone: squares: the divergence in bits, a plain sum of squares.",
+    ),
+]
+Physics = Annotated[
+    str | None,
+    typer.Option(
+        "--physics",
+        metavar="SPEC",
+        help="klip: what measures the images: identity, noise:sigma=.1, ct:views=24, ct-fan:views=48, "
+        "mri:acceleration=4,coils=8, blur:sigma=2, inpaint:keep=.5 (or box=.3, mask=FILE), super:factor=4. The "
+        "measurement is simulated. Default: the images are taken as they are.",
+    ),
+]
+Noise = Annotated[
+    float | None,
+    typer.Option(
+        "--noise",
+        min=0,
+        metavar="S",
+        help="klip: standard deviation of the noise that the simulation adds. Default: 0.",
+    ),
+]
+HowComputed = Annotated[
+    Recipe | None,
+    typer.Option(
+        "--recipe",
+        help="klip: reference is the published recipe step for step, 100 steps and 8 samples, for comparison; slow.",
+    ),
+]
+NoiseWindow = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        "--window",
+        metavar="LOW HIGH",
+        help="klip: noise levels, for intensities in [0, 1], from which rules other than combined take their bits. "
+        "Default: as learned.",
+    ),
+]
+Block = Annotated[
+    int | None,
+    typer.Option(
+        "--block", min=1, metavar="N", help="klip: side of a block in the model's pixels. Default: as learned."
     ),
 ]
 Results = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results; made if missing.")]
@@ -72,3 +127,38 @@ def use_threads(threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+def set_up(
+    detector: AnoDODE | KLIPModel,
+    *,
+    rule: Rule | None,
+    physics: str | None = None,
+    noise: float | None = None,
+    recipe: Recipe | None = None,
+    window: tuple[float, float] | None = None,
+    block: int | None = None,
+) -> None:
+    """Apply what the options say to a detector. Raises BadParameter for those that are not of its method."""
+    from priorlens.commands.terminal import warn
+    from priorlens.klip_model import IDENTITY, KLIPModel
+
+    if rule:
+        detector.rule = rule.value
+    given = {"physics": physics, "noise": noise, "recipe": recipe, "window": window, "block": block}
+    if not isinstance(detector, KLIPModel):
+        for name, value in given.items():
+            if value is not None:
+                raise typer.BadParameter(f"--{name} is for models of method klip; leave it out")
+        return
+    if recipe is Recipe.reference:
+        if rule:
+            raise typer.BadParameter("--recipe reference is a rule of its own; leave --rule out")
+        detector.rule = recipe.value
+    detector.measure(physics or IDENTITY, noise or 0.0)
+    detector.window, detector.block = window, block
+    if detector.usual_of_ != detector.measured_as_:
+        warn(
+            f"what is usual for {detector.measured_as_} was not learned, that for whole images is used; "
+            f"priorlens fit --physics {physics} learns it"
+        )

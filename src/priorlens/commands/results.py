@@ -3,47 +3,52 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import typer
 
-from priorlens.anodode import AnoDODE
 from priorlens.commands.terminal import progress_bar, warn
 from priorlens.datasets import Case
 from priorlens.errors import EXIT_SOME_FAILED, OutputError
 from priorlens.outputs import prepare_folder, write_array, write_rows
 from priorlens.pictures import overlay
-from priorlens.scoring import Failed, Scored, score_cases
+from priorlens.scores import HealthyStatistics
+from priorlens.scoring import Described, Failed, Scored, score_cases
 
 TABLE, MAPS, OVERLAYS = "scores.csv", "maps", "overlays"
 
 
 def write_scores(
     out: Path,
-    detector: AnoDODE,
+    detector: Described,
     cases: Sequence[Case],
     *,
+    results: Iterable[Scored | Failed] | None = None,
     overlays: bool = True,
     on_scored: Callable[[Scored], None] = lambda scored: None,
 ) -> int:
     """Score `cases` into `out`: `scores.csv` with a row each in their order, `maps/`, `overlays/`; tell `on_scored`.
 
-    Every further array of a case goes into a folder of the array's name.
+    Every further array of a case goes into a folder of the array's name; those that are tables into one, with the file
+    in front of each row. `results` are those of the cases, by default of their images.
 
     Cases that cannot be used are named on stderr and in the table, and their number is returned. Whatever stops it,
     Ctrl-C included, the table of what was done is written. Raises OutputError.
     """
     _remove_earlier(out, cases)
     rows: list[list[str]] = []
+    tables: dict[str, list[Sequence[object]]] = {name: [] for name in detector.tables_}
     try:
         with progress_bar("scoring", len(cases)) as advance:
-            for result in score_cases(detector, cases):
+            for result in results or score_cases(detector, cases):
                 if isinstance(result, Failed):
                     warn(result.reason)
                 else:
-                    _write_maps(out, result)
+                    _write_maps(out, result, detector.tables_)
+                    for name, lines in tables.items():
+                        lines += [(result.case.path.as_posix(), *map(np.float32, line)) for line in result.arrays[name]]
                     if overlays:
                         _write_overlay(out, detector, result)
                     on_scored(result)
@@ -53,6 +58,8 @@ def write_scores(
         done = f"{out / TABLE}: stopped after {len(rows)} of {len(cases)} images"
         raise KeyboardInterrupt(f"{done}; add --overwrite to score them all") from None
     finally:
+        for name, lines in tables.items():
+            write_rows(out / f"{name}.csv", ["file", *detector.tables_[name]], lines)
         write_rows(out / TABLE, ["file", "anomaly", *detector.figure_names_, "nfe", "seconds", "error"], rows)
     return sum(row[-1] != "" for row in rows)
 
@@ -85,17 +92,19 @@ def _paths(out: Path, case: Case) -> tuple[Path, Path]:
     return out / MAPS / f"{case.name}.npy", out / OVERLAYS / f"{case.name}.png"
 
 
-def _write_maps(out: Path, scored: Scored) -> None:
-    for folder, array in {MAPS: scored.anomaly_map, **scored.arrays}.items():
+def _write_maps(out: Path, scored: Scored, tables: Container[str]) -> None:
+    further = {name: array for name, array in scored.arrays.items() if name not in tables}
+    for folder, array in {MAPS: scored.anomaly_map, **further}.items():
         path = out / folder / f"{scored.case.name}.npy"
         prepare_folder(path.parent, overwrite=True)
         write_array(path, array)
 
 
-def _write_overlay(out: Path, detector: AnoDODE, scored: Scored) -> None:
+def _write_overlay(out: Path, detector: Described, scored: Scored) -> None:
     _, path = _paths(out, scored.case)
     prepare_folder(path.parent, overwrite=True)
-    healthy = detector.healthy_
+    # Where nothing is known of healthy images, a picture shows what stands out in it.
+    healthy = detector.healthy_ or HealthyStatistics.of(np.zeros(1, np.float32), scored.anomaly_map[None])
     overlay(
         scored.image.pixels,
         scored.anomaly_map,

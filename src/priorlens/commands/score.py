@@ -1,13 +1,34 @@
-"""`priorlens score`: new images in, a score, a map and a picture of each out."""
+"""`priorlens score`: new images, or measurements of them, in; a score, a map and a picture of each out."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from priorlens.commands.options import Manifest, Model, Overlays, Overwrite, Results, ScoringRule, Threads, use_threads
+from priorlens.commands.options import (
+    Block,
+    HowComputed,
+    Manifest,
+    Model,
+    Noise,
+    NoiseWindow,
+    Overlays,
+    Overwrite,
+    Physics,
+    Results,
+    ScoringRule,
+    Threads,
+    set_up,
+    use_threads,
+)
+
+if TYPE_CHECKING:
+    from priorlens.datasets import Case
+    from priorlens.klip_model import KLIPModel
+    from priorlens.scoring import Failed, Scored
 
 
 def score(
@@ -15,9 +36,17 @@ def score(
     out: Results,
     inputs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="INPUT...", help="Images, and folders of images (searched in depth)."),
+        typer.Argument(
+            metavar="INPUT...",
+            help="Images, and folders of images (searched in depth); or, for klip, real measurements (.npz .h5 .cfl).",
+        ),
     ] = None,
     rule: ScoringRule = None,
+    physics: Physics = None,
+    noise: Noise = None,
+    recipe: HowComputed = None,
+    window: NoiseWindow = None,
+    block: Block = None,
     manifest: Manifest = None,
     overwrite: Overwrite = False,
     overlays: Overlays = True,
@@ -28,9 +57,13 @@ def score(
     \b
     Writes into --out:
       scores.csv   a line an image: file, anomaly (higher is more abnormal),
-                   bits/dim of each scale, nfe, seconds, error
+                   bits/dim of each scale, nfe, seconds, error; for klip bits of
+                   the divergence (in all, of the largest block), PSNR, SSIM
       maps/        surprise at each pixel, NPY (float32) in the image's size
       overlays/    the image, its map, and an outline of what stands out
+      spectrum.csv, blocks/, reconstructions/
+                   for klip: bits by noise level, by block, and the image that
+                   prior and measurement agree on
 
     An anomaly score is no probability: compare it with those of images that are known to be healthy. What is
     outlined exceeds 99.5 % of the pixels of healthy images.
@@ -42,21 +75,77 @@ def score(
       priorlens score model new/ --out results
       priorlens score model a.png b.npy --out results --no-overlays
       priorlens score model --manifest list.csv --out results
+      priorlens score klip-model new/ --physics ct:views=24 --out results
+      priorlens score klip-model kspace.cfl --out results
     """
-    from priorlens.datasets import find_cases
-    from priorlens.outputs import prepare_folder
+    from priorlens.datasets import is_measurement
 
-    cases = find_cases(inputs or [], manifest=manifest)
+    measured = [path for path in inputs or [] if is_measurement(path)]
+    if measured and len(measured) < len(inputs or []):
+        raise typer.BadParameter("some inputs are measurements and some are images; score them apart")
+    cases = _measurement_cases(measured) if measured else _image_cases(inputs or [], manifest)
 
     # Only now what takes seconds to import: a misspelt path is told at once.
-    from priorlens.anodode import AnoDODE
     from priorlens.commands.results import report, require_apart, write_scores
+    from priorlens.detectors import load_detector
+    from priorlens.klip_model import KLIPModel
+    from priorlens.outputs import prepare_folder
 
-    require_apart(out, inputs or [])
+    require_apart(out, [path for path in inputs or [] if path.is_dir()])
     use_threads(threads)
-    detector = AnoDODE.load(model)
-    if rule:
-        detector.rule = rule.value
+    detector = load_detector(model)
+    set_up(detector, rule=rule, physics=physics, noise=noise, recipe=recipe, window=window, block=block)
+    results = None
+    if measured:
+        if not isinstance(detector, KLIPModel):
+            raise typer.BadParameter("measurements are for models of method klip; give images")
+        results = _of_measurements(detector, cases, physics)
     prepare_folder(out, overwrite=overwrite)
-    failed = write_scores(out, detector, cases, overlays=overlays)
+    failed = write_scores(out, detector, cases, results=results, overlays=overlays)
     report(out, len(cases), failed)
+
+
+def _image_cases(inputs: Sequence[Path], manifest: Path | None) -> list[Case]:
+    from priorlens.datasets import find_cases
+
+    return find_cases(inputs, manifest=manifest)
+
+
+def _measurement_cases(paths: Sequence[Path]) -> list[Case]:
+    """Each under its own name, or with its folder's where two would have the same."""
+    from priorlens.datasets import Case
+
+    stems = [path.stem for path in paths]
+    names = [path.stem if stems.count(path.stem) == 1 else f"{path.parent.name}_{path.name}" for path in paths]
+    return [Case(path, name, name) for path, name in zip(paths, names, strict=True)]
+
+
+def _of_measurements(detector: KLIPModel, cases: Sequence[Case], physics: str | None) -> Iterator[Scored | Failed]:
+    """What the detector says of real measurements, one after the other."""
+    import time
+
+    from priorlens.errors import InputError
+    from priorlens.measurement.files import read_measurement
+    from priorlens.measurement.physics import parse
+    from priorlens.scoring import Failed, Scored
+
+    size = detector.preparation_.size
+    for case in cases:
+        try:
+            start = time.perf_counter()
+            measurement = read_measurement(case.path, parse(physics) if physics else None, (size, size))
+            image, scores = detector.score_measurement(measurement)
+        except InputError as error:
+            yield Failed(case, str(error))
+            continue
+        yield Scored(
+            case,
+            image,
+            None,
+            anomaly=float(scores.anomaly[0]),
+            anomaly_map=scores.anomaly_map[0],
+            nfe=scores.nfe,
+            seconds=time.perf_counter() - start,
+            figures={name: float(values[0]) for name, values in scores.figures.items()},
+            arrays={name: values[0] for name, values in scores.arrays.items()},
+        )

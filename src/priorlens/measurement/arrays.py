@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from priorlens.datasets import MEASUREMENT_SUFFIXES
 from priorlens.errors import InputError
 from priorlens.measurement.cfl import read_cfl
-
-MEASUREMENT_SUFFIXES = (".npz", ".h5", ".hdf5", ".cfl")
-"""What `is_measurement` knows; a .hdr goes with its .cfl."""
 
 Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
 

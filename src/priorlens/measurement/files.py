@@ -13,7 +13,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from priorlens.errors import InputError
-from priorlens.measurement.arrays import MEASUREMENT_SUFFIXES, Arrays, number, read_arrays
+from priorlens.measurement.arrays import Arrays, number, read_arrays
 from priorlens.measurement.ct import detectors, parallel_beam
 from priorlens.measurement.inverses import Dense
 from priorlens.measurement.kspace import read_kspace
@@ -49,11 +49,6 @@ class _Raw:
     operator: Normalised
     noise: float | None
     note: dict[str, Any]
-
-
-def is_measurement(path: Path) -> bool:
-    """Whether a file's name says that it holds a measurement rather than an image."""
-    return path.suffix.lower() in MEASUREMENT_SUFFIXES
 
 
 def read_measurement(path: Path, physics: PhysicsSpec | None, shape: tuple[int, int] | None) -> Measurement:
