@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,7 +25,7 @@ from priorlens.klip_rules import KLIP_RULES, KLIPRule, Learned, Seen, judge, lea
 from priorlens.klip_scores import Judged, judged, judged_by_reference, scores, steps_within
 from priorlens.measurement.files import Measurement
 from priorlens.measurement.operator import Operator
-from priorlens.measurement.physics import PhysicsSpec, build, parse
+from priorlens.measurement.physics import PhysicsSpec, build, parse, simulate
 from priorlens.normalise import Intensity
 from priorlens.outputs import prepare_folder
 from priorlens.posterior.reference import reference
@@ -56,6 +55,7 @@ class KLIPModel:
     steps: how long to train; None is `STEPS`.
     intensity: "range" where grey values mean the same in all images (CT), "percentile" where they do not.
     rule: one of `KLIP_RULES`; may be changed after fitting.
+    posterior: one of `priorlens.posterior.denoisers.POSTERIORS`; may be set.
     window, block: noise levels (lowest, highest) and side in pixels, in place of what rules have learned; may be set.
     """
 
@@ -79,6 +79,7 @@ class KLIPModel:
         self.seed = seed
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.rule = rule
+        self.posterior = "diffpir"
         self.window: tuple[float, float] | None = None
         self.block: int | None = None
         self.learned_: dict[str, Learned] = {}
@@ -349,22 +350,14 @@ class KLIPModel:
     def _measured(
         self, operator: Operator | None, x: Float[Tensor, "image channel side side"]
     ) -> Float[Tensor, "image *measurement"]:
-        """The images' measurements. Noise depends on its image and the seed alone, not on the images beside it."""
         x = x.to(self.device)
-        if operator is None:
-            return x
-        y = operator.A(x)
-        if self.noise:
-            for one, image in zip(y, x.cpu().numpy(), strict=True):
-                generator = torch.Generator().manual_seed(self.seed + zlib.crc32(image.tobytes()))
-                one += self.noise * torch.randn(one.shape, generator=generator).to(one)
-        return y
+        return x if operator is None else simulate(operator, x, self.noise, self.seed)
 
     def _judged(self, operator: Operator | None, y: Float[Tensor, "image *measurement"], noise: float) -> Judged:
         """What the present rule says of a batch of measurements."""
         if self.rule == "reference":
             return self._by_reference(operator or build(parse(IDENTITY), self._shape), y)
-        found = KLIP(self.prior_, operator, noise=noise, seed=self.seed).score(y)
+        found = KLIP(self.prior_, operator, noise=noise, posterior=self.posterior, seed=self.seed).score(y)
         seen, learned = Seen.of(found), self.learned_[self.usual_of_].within(self.window, self.block)
         return judged(found, seen, learned, judge(self.rule, learned, seen))
 
@@ -396,7 +389,7 @@ class KLIPModel:
         """What rules read of images, in batches."""
         operator, parts = self._operator(), []
         for batch in x.split(self._at_once):
-            klip = KLIP(self.prior_, operator, noise=self.noise, seed=self.seed)
+            klip = KLIP(self.prior_, operator, noise=self.noise, posterior=self.posterior, seed=self.seed)
             parts.append(Seen.of(klip.score(self._measured(operator, batch))))
             report(len(batch))
         return Seen.joined(parts)

@@ -117,9 +117,12 @@ def test_simulated_noise_has_the_size_asked_for(name):
     known = build(parse(fitting(name)), SHAPE)
     x = picture(50, *SHAPE)
     clean = known.A(x)
-    assert torch.equal(simulate(known, x, 0.0, seeded()), clean)
-    noisy = simulate(known, x, 0.3, seeded(1))
-    assert torch.equal(noisy, simulate(known, x, 0.3, seeded(1)))
+    assert torch.equal(simulate(known, x, 0.0, 0), clean)
+    noisy = simulate(known, x, 0.3, 1)
+    assert torch.equal(noisy, simulate(known, x, 0.3, 1))
+    assert not torch.allclose(noisy, simulate(known, x, 0.3, 2))
+    alone = simulate(known, x[7:8], 0.3, 1)
+    torch.testing.assert_close(alone[0], noisy[7], msg="no image's noise depends on the images beside it")
     assert float((noisy - clean).std()) == pytest.approx(0.3, rel=0.05)
 
 

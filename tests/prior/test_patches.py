@@ -1,5 +1,7 @@
 """Patches against the whole: equal where the prior does not depend on position, blended without seams where it does."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -52,7 +54,7 @@ def test_an_image_no_larger_than_a_patch_is_asked_about_whole():
 def test_patches_cover_an_axis_with_their_overlap(positions, side, overlap):
     begins = starts(positions, side, overlap)
     assert begins[0] == 0 and begins[-1] == positions - side
-    assert all(b - a <= side * (1 - overlap) + 1 for a, b in zip(begins, begins[1:], strict=False))
+    assert all(b - a <= side * (1 - overlap) + 1 for a, b in pairwise(begins))
 
 
 def test_networks_and_their_heads_work_in_patches():

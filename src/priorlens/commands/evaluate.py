@@ -19,6 +19,7 @@ from priorlens.commands.options import (
     Overlays,
     Overwrite,
     Physics,
+    PosteriorName,
     Results,
     ScoringRule,
     Threads,
@@ -46,6 +47,7 @@ def evaluate(
     rule: ScoringRule = None,
     physics: Physics = None,
     noise: Noise = None,
+    posterior: PosteriorName = None,
     recipe: HowComputed = None,
     window: NoiseWindow = None,
     block: Block = None,
@@ -92,7 +94,16 @@ def evaluate(
     require_apart(out, [dataset / "test", dataset / "ground_truth"])
     use_threads(threads)
     detector = load_detector(model)
-    set_up(detector, rule=rule, physics=physics, noise=noise, recipe=recipe, window=window, block=block)
+    set_up(
+        detector,
+        rule=rule,
+        physics=physics,
+        noise=noise,
+        posterior=posterior,
+        recipe=recipe,
+        window=window,
+        block=block,
+    )
     prepare_folder(out, overwrite=overwrite)
     outcomes: list[Outcome] = []
     failed = write_scores(

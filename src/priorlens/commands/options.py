@@ -26,6 +26,16 @@ class Rule(StrEnum):
     squares = "squares"
 
 
+class Posterior(StrEnum):
+    """`priorlens.posterior.denoisers.POSTERIORS` once more, for the same reason."""
+
+    ddnm = "ddnm"
+    pigdm = "pigdm"
+    diffpir = "diffpir"
+    dps = "dps"
+    dps_plain = "dps-plain"
+
+
 class Recipe(StrEnum):
     """How KLIP's divergence is computed."""
 
@@ -58,10 +68,10 @@ ScoringRule = Annotated[
         "--rule",
         help="How scales and places become one score and map. Default: the model's own, combined (weights learned on "
         "artefacts planted in healthy images). coherent: errors averaged over a neighbourhood, then squared. Of "
-        "anodode alone: local: the map of combined, scored by its highest 2 %; for small lesions in images that are otherwise "
-        "as usual. standardised: errors relative to those expected there. typicality: distance of bits/dim from that "
-        "of healthy images. published: bits/dim, and what reconstruction takes away, as AnoDODE was published; slow. "
-        "Of klip alone: squares: the divergence in bits, a plain sum of squares.",
+        "anodode only, local: the map of combined, scored by its highest 2 %, for small lesions in usual images. "
+        "standardised: errors relative to those expected. typicality: distance of bits/dim from that of healthy ones. "
+        "published: bits/dim, and what reconstruction takes away, as AnoDODE was published; slow. Of klip only, "
+        "squares: the divergence in bits, a plain sum of squares.",
     ),
 ]
 Physics = Annotated[
@@ -81,6 +91,13 @@ Noise = Annotated[
         min=0,
         metavar="S",
         help="klip: standard deviation of the noise that the simulation adds. Default: 0.",
+    ),
+]
+PosteriorName = Annotated[
+    Posterior | None,
+    typer.Option(
+        "--posterior",
+        help="klip: how a measurement corrects the prior's expectation; compared in docs/klip.md. Default: diffpir.",
     ),
 ]
 HowComputed = Annotated[
@@ -135,6 +152,7 @@ def set_up(
     rule: Rule | None,
     physics: str | None = None,
     noise: float | None = None,
+    posterior: Posterior | None = None,
     recipe: Recipe | None = None,
     window: tuple[float, float] | None = None,
     block: int | None = None,
@@ -145,7 +163,8 @@ def set_up(
 
     if rule:
         detector.rule = rule.value
-    given = {"physics": physics, "noise": noise, "recipe": recipe, "window": window, "block": block}
+    given: dict[str, object] = {"physics": physics, "noise": noise, "posterior": posterior, "recipe": recipe}
+    given |= {"window": window, "block": block}
     if not isinstance(detector, KLIPModel):
         for name, value in given.items():
             if value is not None:
@@ -157,6 +176,8 @@ def set_up(
         detector.rule = recipe.value
     detector.measure(physics or IDENTITY, noise or 0.0)
     detector.window, detector.block = window, block
+    if posterior:
+        detector.posterior = posterior.value
     if detector.usual_of_ != detector.measured_as_:
         warn(
             f"what is usual for {detector.measured_as_} was not learned, that for whole images is used; "

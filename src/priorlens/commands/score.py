@@ -18,6 +18,7 @@ from priorlens.commands.options import (
     Overlays,
     Overwrite,
     Physics,
+    PosteriorName,
     Results,
     ScoringRule,
     Threads,
@@ -44,6 +45,7 @@ def score(
     rule: ScoringRule = None,
     physics: Physics = None,
     noise: Noise = None,
+    posterior: PosteriorName = None,
     recipe: HowComputed = None,
     window: NoiseWindow = None,
     block: Block = None,
@@ -94,7 +96,16 @@ def score(
     require_apart(out, [path for path in inputs or [] if path.is_dir()])
     use_threads(threads)
     detector = load_detector(model)
-    set_up(detector, rule=rule, physics=physics, noise=noise, recipe=recipe, window=window, block=block)
+    set_up(
+        detector,
+        rule=rule,
+        physics=physics,
+        noise=noise,
+        posterior=posterior,
+        recipe=recipe,
+        window=window,
+        block=block,
+    )
     results = None
     if measured:
         if not isinstance(detector, KLIPModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,11 +132,20 @@ def build(spec: PhysicsSpec, shape: tuple[int, ...], seed: int = 0) -> Normalise
 
 
 def simulate(
-    operator: Operator, x: Float[Tensor, "batch channel *space"], noise: float, generator: torch.Generator
+    operator: Operator, x: Float[Tensor, "batch channel *space"], noise: float, seed: int
 ) -> Float[Tensor, "batch *measurement"]:
-    """A x with white noise of standard deviation `noise`, in y's units, drawn by a generator on the CPU."""
+    """A x with white noise of standard deviation `noise`, in y's units.
+
+    Each image's noise depends on the image and the seed alone, not on the images beside it.
+    """
     y = operator.A(x)
-    return y + noise * torch.randn(y.shape, generator=generator, dtype=y.dtype).to(y.device)
+    if not noise:
+        return y
+    draws = []
+    for image in x.cpu().numpy():
+        generator = torch.Generator().manual_seed(seed + zlib.crc32(image.tobytes()))
+        draws.append(torch.randn(y.shape[1:], generator=generator, dtype=y.dtype))
+    return y + noise * torch.stack(draws).to(y.device)
 
 
 def operator(physics: nn.Module, shape: tuple[int, ...]) -> Normalised:
