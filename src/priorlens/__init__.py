@@ -20,12 +20,16 @@ if TYPE_CHECKING:
     from priorlens.errors import PriorlensError
     from priorlens.evaluation import evaluate
     from priorlens.images import read_image
+    from priorlens.klip import KLIP
+    from priorlens.klip_model import KLIPModel
     from priorlens.scores import Scores
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "KLIP",
     "AnoDODE",
+    "KLIPModel",
     "PriorlensError",
     "Scores",
     "__version__",
@@ -38,6 +42,8 @@ __all__ = [
 
 _HOMES = {
     "AnoDODE": "anodode",
+    "KLIP": "klip",
+    "KLIPModel": "klip_model",
     "PriorlensError": "errors",
     "Scores": "scores",
     "evaluate": "evaluation",

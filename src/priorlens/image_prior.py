@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from priorlens.checkpoint import under
+from priorlens.errors import InputError
 from priorlens.prior.denoiser import Denoiser, Preconditioned
 from priorlens.prior.external import ExternalPrior
 from priorlens.prior.network import UNet
@@ -41,12 +42,17 @@ class ImagePrior:
     """Denoiser and variance of images of about [0, 1]; the networks inside see [-1, 1].
 
     patch: side of the patches that the networks see of larger images; None: images are seen whole.
-    external: a prior that was trained elsewhere; None: a small U-Net, to be trained.
+    external: a prior that was trained elsewhere, on whole images; None: a small U-Net, to be trained.
+
+    Raises:
+        InputError: patches for a prior that was trained elsewhere.
     """
 
     def __init__(
         self, channels: int, *, space: int = 2, patch: int | None = None, external: ExternalPrior | None = None
     ) -> None:
+        if external and patch:
+            raise InputError(f"patch {patch}: a prior trained elsewhere sees images whole; leave the patch out")
         self.channels = channels
         self.space = space
         self.patch = patch
@@ -67,8 +73,7 @@ class ImagePrior:
     @property
     def denoiser(self) -> Denoiser:
         """E[x | x_t], of whole images in [0, 1]."""
-        whole = Patched(self.inner, self.patch) if self.patch and not self.external else self.inner
-        return Scaled(whole)
+        return Scaled(Patched(self.inner, self.patch) if self.patch else self.inner)
 
     @property
     def variance(self) -> ScaledVariance:

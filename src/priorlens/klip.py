@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from priorlens.errors import InputError
 from priorlens.image_prior import SIGMA_DATA, ImagePrior
 from priorlens.measurement.operator import Operator
+from priorlens.measurement.physics import as_measured
+from priorlens.measurement.physics import operator as operator_of
 from priorlens.posterior.denoisers import PosteriorDenoiser, posterior
 from priorlens.posterior.divergence import Divergence, quadrature
 from priorlens.posterior.sampling import early_start
@@ -55,19 +58,25 @@ class KLIP:
     """Prior and measurement operator; `score` takes what was measured.
 
     prior: of images about [0, 1]: an `ImagePrior`, or any denoiser.
-    operator: of the measurement; None: the image itself is measured, without noise.
+    operator: of the measurement, or a `deepinv.physics.LinearPhysics`, in whose units noise and measurements then are;
+        None: the image itself is measured, without noise.
+    shape: of one image, channel first, which a physics of deepinv's does not tell.
     noise: standard deviation of the measurement's noise.
     variance: what drifts are divided by before they are averaged; None: that of white data, the same everywhere.
     posterior: name of the posterior denoiser (`priorlens.posterior.denoisers.POSTERIORS`).
     sigmas, draws: noise levels of the window, rising, and draws of noise at each.
     start: falling noise levels on the way to an image that the window can start from.
+
+    Raises:
+        InputError: a physics without `shape`, or one that is not linear.
     """
 
     def __init__(
         self,
         prior: ImagePrior | Denoiser,
-        operator: Operator | None = None,
+        operator: Operator | nn.Module | None = None,
         *,
+        shape: tuple[int, ...] | None = None,
         noise: float = 0.0,
         variance: Variance | None = None,
         posterior: str = "diffpir",
@@ -79,8 +88,15 @@ class KLIP:
     ) -> None:
         self.denoiser: Denoiser = prior.denoiser if isinstance(prior, ImagePrior) else prior
         self.variance: Variance = variance or WhiteVariance(SIGMA_DATA / 2)
-        self.operator = operator
-        self.noise = noise
+        self.physics: nn.Module | None = None
+        self.operator: Operator | None
+        if operator is None or isinstance(operator, Operator):
+            self.operator, self.noise = operator, noise
+        elif shape is None:
+            raise InputError(f"physics {type(operator).__name__}: does not say which images it measures; give `shape`")
+        else:
+            normalised = operator_of(operator, shape)
+            self.physics, self.operator, self.noise = operator, normalised, noise / normalised.norm
         self.posterior = posterior
         self.sigmas = tuple(map(float, sigmas))
         self.widths = tuple(map(float, widths))
@@ -93,6 +109,8 @@ class KLIP:
         """What the measurements say, image by image; no image's figures depend on those beside it."""
         if self.operator is None:
             return self._findings(y, 0, None)
+        if self.physics is not None:
+            y = as_measured(self.operator, y)
         sigma_y = max(self.noise, OWN_NOISE)
         generator = torch.Generator().manual_seed(self.seed)
         started = early_start(

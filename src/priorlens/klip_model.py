@@ -14,27 +14,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from priorlens.checkpoint import read_checkpoint, under, versions, write_checkpoint
-from priorlens.combination import reading_names
 from priorlens.errors import InputError, ModelError
-from priorlens.held_out import hold_out, plant_each, planted_count
+from priorlens.held_out import evenly, hold_out, plant_each
 from priorlens.image_prior import LARGEST_WHOLE, STEPS, ImagePrior, fit_image_prior, stages
 from priorlens.images import Image
 from priorlens.klip import KLIP, SIGMAS, WIDTHS
-from priorlens.klip_rules import KLIP_RULES, KLIPRule, Learned, Seen, judge, learn
+from priorlens.klip_folder import METHOD, Fitted, read_klip, write_klip
+from priorlens.klip_rules import KLIP_RULES, KLIPRule, Learned, Seen, judge, learn, learned_facts, levels_within
 from priorlens.klip_scores import Judged, judged, judged_by_reference, scores, steps_within
 from priorlens.measurement.files import Measurement
 from priorlens.measurement.operator import Operator
 from priorlens.measurement.physics import PhysicsSpec, build, parse, simulate
-from priorlens.normalise import Intensity
 from priorlens.outputs import prepare_folder
+from priorlens.posterior.denoisers import POSTERIORS
 from priorlens.posterior.reference import reference
 from priorlens.preparation import Preparation, Sizes, as_image, healthy_images
-from priorlens.prior.external import ExternalPrior, empty_external, load_external
+from priorlens.prior.external import ExternalPrior, load_external
 from priorlens.progress import Progress, Reporter
 from priorlens.scores import HealthyStatistics, Scores
 
-METHOD = "klip"
 IDENTITY = "identity"
 
 REFERENCE_STEPS = 100
@@ -44,6 +42,7 @@ SIZES = Sizes(32, 128, 16)
 """Of images, where none is asked for."""
 
 _PIXELS_AT_ONCE, _IMAGES_AT_ONCE = 2**18, 16
+_PIXELS_SEEN, _FEWEST_SEEN = 320 * 128**2, 24  # when what is usual is learned: a gigabyte of readings
 
 
 class KLIPModel:
@@ -56,6 +55,7 @@ class KLIPModel:
     intensity: "range" where grey values mean the same in all images (CT), "percentile" where they do not.
     rule: one of `KLIP_RULES`; may be changed after fitting.
     posterior: one of `priorlens.posterior.denoisers.POSTERIORS`; may be set.
+    simulated: False where real measurements are judged, of which it is not known what is usual; may be set.
     window, block: noise levels (lowest, highest) and side in pixels, in place of what rules have learned; may be set.
     """
 
@@ -68,6 +68,7 @@ class KLIPModel:
         steps: int | None = None,
         intensity: Literal["range", "percentile"] = "range",
         rule: str = "combined",
+        posterior: str = "diffpir",
         seed: int = 0,
         device: str | None = None,
     ) -> None:
@@ -79,7 +80,10 @@ class KLIPModel:
         self.seed = seed
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.rule = rule
-        self.posterior = "diffpir"
+        if posterior not in POSTERIORS:
+            raise InputError(f"{posterior}: is no posterior; choose one of {', '.join(POSTERIORS)}")
+        self.posterior = posterior
+        self.simulated = True
         self.window: tuple[float, float] | None = None
         self.block: int | None = None
         self.learned_: dict[str, Learned] = {}
@@ -111,6 +115,15 @@ class KLIPModel:
         self.physics: PhysicsSpec = spec
         self.noise = noise if spec.noise is None else spec.noise
 
+    def check(self) -> None:
+        """Raises InputError where what was set suits no image: the window, or a physics that is to be simulated."""
+        if self.window and self.rule == "reference":
+            steps_within(self.window, REFERENCE_STEPS)
+        elif self.window:
+            levels_within(self.window, SIGMAS)
+        if self.simulated:
+            self._operator()
+
     @property
     def measured_as_(self) -> str:
         """Physics and noise in one text, by which `learned_` is kept."""
@@ -121,11 +134,17 @@ class KLIPModel:
         """The measurement whose healthy statistics are used: the present one if it was learned, else whole images."""
         return self.measured_as_ if self.measured_as_ in self.learned_ else IDENTITY
 
+    def usual_like_(self, physics: str) -> str:
+        """The same for a real measurement: one that was learned of the same sort ("ct", "mri"), else whole images."""
+        names = {text: text.partition(" ")[0].partition(":")[0] for text in self.learned_}
+        return next((text for text, name in names.items() if name == physics.partition(":")[0]), IDENTITY)
+
     @property
     def healthy_(self) -> HealthyStatistics | None:
-        """Of the present rule and measurement, where they were learned."""
+        """Of the present rule and measurement; None where they were not learned, or what was learned is overruled."""
         learned = self.learned_.get(self.measured_as_)
-        return learned.statistics.get(self.rule) if learned else None
+        overruled = self.rule != "combined" and (self.window or self.block)
+        return learned.statistics.get(self.rule) if learned and self.simulated and not overruled else None
 
     @property
     def figure_names_(self) -> tuple[str, ...]:
@@ -167,14 +186,18 @@ class KLIPModel:
             prepare_folder(state, overwrite=True)  # now, and not after minutes of training
         external = load_external(self.prior) if self.prior else None
         self.preparation_ = self._prepared_for(named, external)
+        self._operators = {}  # of an earlier fit's size
         self.prior_ = self._new_prior(external)
         measurements = [(IDENTITY, 0.0), *((text, noise) for text in physics)]
         for measurement in measurements:
             self.measure(*measurement)
             self._operator()  # one that does not fit is told now as well
         kept, held = hold_out(groups or [str(i) for i in range(len(named))], self.seed)
+        held = evenly(held, self._most_seen)
+        healthy = self.preparation_.to_model([named[i] for i in held])
+        planted, masks = self._planted(healthy)
         looks = len(measurements)
-        counts = {"held-out images": looks * len(held), "planted artefacts": looks * planted_count(len(held))}
+        counts = {"held-out images": looks * len(held), "planted artefacts": looks * len(planted)}
         report = Reporter(on_progress, counts, sum(steps for _, steps in stages(self.steps, external is not None)))
         data = self.preparation_.to_model([named[i] for i in kept])
         fit_image_prior(self.prior_, data, steps=self.steps, seed=self.seed, state=state, on_step=report)
@@ -182,7 +205,9 @@ class KLIPModel:
         self.learned_ = {}
         for measurement in measurements:
             self.measure(*measurement)
-            self._learn(self.preparation_.to_model([named[i] for i in held]), report)
+            seen = self._see(healthy, partial(report.images, "held-out images"))
+            changed = self._see(planted, partial(report.images, "planted artefacts"))
+            self.learned_[self.measured_as_] = learn(seen, changed, masks, self.seed)
         self.measure(IDENTITY)
         patients = len(set(groups)) if groups else len(named)
         self.trained_on_ = {"images": len(kept), "held_out": len(held), "patients": patients}
@@ -202,7 +227,7 @@ class KLIPModel:
         operator, batches, truth = self._operator(), [], []
         for start in range(0, len(named), self._at_once):
             x = self.preparation_.to_model(named[start : start + self._at_once])
-            batches.append(self._judged(operator, self._measured(operator, x), self.noise))
+            batches.append(self._judged(operator, self._measured(operator, x), self.noise, self.usual_of_))
             truth.append(x)
         known = torch.cat(truth) if operator is not None and truth else None
         return scores(batches, named, known, self.preparation_, self._block, self.figure_names_)
@@ -216,37 +241,28 @@ class KLIPModel:
         shape = measurement.operator.shape
         if shape != self._shape:
             raise InputError(f"{measurement.path}: measures images of shape {shape}, the model has {self._shape}")
-        found = self._judged(measurement.operator, measurement.y.to(self.device), measurement.noise)
+        operator = measurement.operator.to(self.device)
+        usual = self.usual_like_(str(measurement.note["physics"]))
+        found = self._judged(operator, measurement.y.to(self.device), measurement.noise, usual)
         names = ("kl_total", "kl_block", "psnr", "ssim")
         told = scores([found], None, None, self.preparation_, self._block, names)
         return Image(told.arrays["reconstructions"][0], measurement.path, float("nan")), told
 
     def save(self, folder: Path, *, facts: Mapping[str, Any] | None = None) -> None:
         """Write the model's folder; `facts` (whence the images, ...) go into its config. Raises OutputError."""
-        tensors = self.prior_.tensors()
-        for index, learned in enumerate(self.learned_.values()):
-            tensors |= {f"learned.{index}.{name}": value for name, value in learned.tensors().items()}
-        config = {
-            "method": METHOD,
-            **(facts or {}),
-            "settings": {
-                "size": self.size,
-                "patch": self.patch,
-                "prior": Path(self.prior).name if self.prior else None,
-                "steps": self.steps,
-                "intensity": self.intensity,
-                "rule": self.rule,
-                "seed": self.seed,
-            },
-            "preparation": dataclasses.asdict(self.preparation_),
-            "prior": {"patch": self.prior_.patch, "external": self.prior_.external and self.prior_.external.facts},
-            "sigmas": SIGMAS,
-            "widths": WIDTHS,
-            "trained_on": self.trained_on_,
-            "learned": {text: learned.config() for text, learned in self.learned_.items()},
-            "versions": versions(),
+        settings = {
+            "size": self.size,
+            "patch": self.patch,
+            "prior": Path(self.prior).name if self.prior else None,
+            "steps": self.steps,
+            "intensity": self.intensity,
+            "rule": self.rule,
+            "posterior": self.posterior,
+            "seed": self.seed,
         }
-        write_checkpoint(folder, tensors, config)
+        write_klip(
+            folder, Fitted(settings, self.preparation_, self.prior_, self.learned_, self.trained_on_), facts or {}
+        )
 
     @classmethod
     def load(cls, folder: Path, *, device: str | None = None) -> KLIPModel:
@@ -256,29 +272,13 @@ class KLIPModel:
             ModelError: it is missing, truncated, foreign, of another method, or newer.
             WeightsError: the library its prior comes from is not installed.
         """
-        tensors, config = read_checkpoint(folder)
-        if config["method"] != METHOD:
-            raise ModelError(f"{folder}: holds a model of method {config['method']!r}, not {METHOD!r}; fit again")
+        found = read_klip(folder)
         try:
-            return cls._restored(tensors, config, device)
-        except (InputError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ModelError(f"{folder}: its config and its tensors do not belong together; fit again") from error
-
-    @classmethod
-    def _restored(cls, tensors: dict[str, Tensor], config: dict[str, Any], device: str | None) -> KLIPModel:
-        if tuple(config["sigmas"]) != SIGMAS or tuple(config["widths"]) != WIDTHS:
-            raise ValueError("noise levels and widths are other ones")
-        model = cls(**config["settings"], device=device)
-        prepared = dict(config["preparation"])
-        model.preparation_ = Preparation(**prepared | {"intensity": Intensity(**prepared["intensity"])})
-        facts = config["prior"]["external"]
-        external = empty_external(facts) if facts else None
-        model.prior_ = ImagePrior(model.channels_, patch=config["prior"]["patch"], external=external)
-        model.prior_.load_tensors(tensors).to(model.device)
-        names = reading_names(["image"], sigmas=SIGMAS, widths=WIDTHS)
-        for index, (text, known) in enumerate(config["learned"].items()):
-            model.learned_[text] = Learned.restored(names, under(f"learned.{index}", tensors), known)
-        model.trained_on_ = dict(config["trained_on"])
+            model = cls(**found.settings, device=device)
+        except (InputError, TypeError) as error:
+            raise ModelError(f"{folder}: its settings are not those of a KLIP model; fit again") from error
+        model.preparation_, model.learned_, model.trained_on_ = found.preparation, found.learned, found.trained_on
+        model.prior_ = found.prior.to(model.device)
         return model
 
     def describe(self) -> dict[str, Any]:
@@ -296,13 +296,7 @@ class KLIPModel:
             "seed": self.seed,
             "trained_on": self.trained_on_,
             "parameters": self.prior_.parameters(),
-            "share": {text: learned.share for text, learned in self.learned_.items()},
-            "planted_auroc": {text: learned.planted_auroc for text, learned in self.learned_.items()},
-            "windows": {
-                f"{text}, {rule}": dataclasses.asdict(window)
-                for text, learned in self.learned_.items()
-                for rule, window in learned.windows.items()
-            },
+            **learned_facts(self.learned_),
         }
 
     # What follows is how the above is done.
@@ -353,37 +347,39 @@ class KLIPModel:
         x = x.to(self.device)
         return x if operator is None else simulate(operator, x, self.noise, self.seed)
 
-    def _judged(self, operator: Operator | None, y: Float[Tensor, "image *measurement"], noise: float) -> Judged:
-        """What the present rule says of a batch of measurements."""
+    def _judged(
+        self, operator: Operator | None, y: Float[Tensor, "image *measurement"], noise: float, usual: str
+    ) -> Judged:
+        """What the present rule says of a batch of measurements, by the healthy statistics of `usual`."""
         if self.rule == "reference":
-            return self._by_reference(operator or build(parse(IDENTITY), self._shape), y)
+            return self._by_reference(operator or build(parse(IDENTITY), self._shape).to(self.device), y)
         found = KLIP(self.prior_, operator, noise=noise, posterior=self.posterior, seed=self.seed).score(y)
-        seen, learned = Seen.of(found), self.learned_[self.usual_of_].within(self.window, self.block)
+        seen, learned = Seen.of(found), self.learned_[usual].within(self.window, self.block)
         return judged(found, seen, learned, judge(self.rule, learned, seen))
 
     def _by_reference(self, operator: Operator, y: Float[Tensor, "image *measurement"]) -> Judged:
         """The published recipe; a window of noise levels is one of its steps."""
         steps = steps_within(self.window, REFERENCE_STEPS) if self.window else None
         generator = torch.Generator().manual_seed(self.seed)
+        denoiser = self.prior_.denoiser
         found = reference(
-            self.prior_.denoiser,
-            operator,
-            y,
-            steps=REFERENCE_STEPS,
-            window=steps,
-            block=self._block,
-            generator=generator,
+            denoiser, operator, y, steps=REFERENCE_STEPS, window=steps, block=self._block, generator=generator
         )
         return judged_by_reference(found, len(WIDTHS))
 
-    def _learn(self, healthy: Float[Tensor, "image channel side side"], report: Reporter) -> None:
-        """What is usual where images are measured as now, from some that were set aside, untouched and planted."""
-        planted, masks = plant_each(healthy.numpy(), np.random.default_rng(self.seed))
-        if not planted:
+    @property
+    def _most_seen(self) -> int:
+        """Images, untouched and planted each, from which what is usual is learned: as memory allows."""
+        return max(_FEWEST_SEEN, _PIXELS_SEEN // self.preparation_.size**2)
+
+    def _planted(self, healthy: Float[Tensor, "image channel side side"]) -> tuple[Tensor, Tensor]:
+        """Some of the images with artefacts in them, and where these lie."""
+        images, masks = plant_each(healthy.numpy(), np.random.default_rng(self.seed))
+        if not images:
             raise InputError("no artefact can be planted in the healthy images; are they nearly empty?")
-        untouched = self._see(healthy, partial(report.images, "held-out images"))
-        changed = self._see(torch.from_numpy(np.stack(planted)), partial(report.images, "planted artefacts"))
-        self.learned_[self.measured_as_] = learn(untouched, changed, torch.from_numpy(np.stack(masks)), self.seed)
+        chosen = evenly(range(len(images)), self._most_seen)
+        changed, where = (torch.from_numpy(np.stack([array[i] for i in chosen])) for array in (images, masks))
+        return changed, where
 
     def _see(self, x: Float[Tensor, "image channel side side"], report: Callable[[int], None]) -> Seen:
         """What rules read of images, in batches."""

@@ -19,6 +19,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from priorlens.combination import Combination, Readings, fit_combination, join, readings
+from priorlens.errors import InputError
 from priorlens.klip import Findings
 from priorlens.posterior.divergence import block_sums
 from priorlens.scores import HealthyStatistics
@@ -99,6 +100,17 @@ class Learned:
         return replace(self, windows={rule: replace(one, **changes) for rule, one in self.windows.items()})
 
 
+def learned_facts(learned: Mapping[str, Learned]) -> dict[str, Any]:
+    """What was learned of each measurement, for people to read: plain data for JSON."""
+    return {
+        "share": {text: one.share for text, one in learned.items()},
+        "planted_auroc": {text: one.planted_auroc for text, one in learned.items()},
+        "windows": {
+            f"{text}, {rule}": asdict(own) for text, one in learned.items() for rule, own in one.windows.items()
+        },
+    }
+
+
 @dataclass(frozen=True)
 class Seen:
     """What the rules read of images: `readings` of their surprise, and the bits of every noise level."""
@@ -110,11 +122,12 @@ class Seen:
 
     @classmethod
     def of(cls, found: Findings) -> Seen:
+        """In main memory, where the rules learn."""
         divergence, side = found.divergence, found.divergence.energy.shape[-1]
         weights = divergence.weights.to(divergence.energy)[:, None, None]
         return cls(
-            readings({"image": found.surprise}, side, sigmas=divergence.sigmas, widths=found.widths, floor=FLOOR),
-            divergence.energy * weights / math.log(2),
+            readings({"image": found.surprise.cpu()}, side, sigmas=divergence.sigmas, widths=found.widths, floor=FLOOR),
+            (divergence.energy * weights / math.log(2)).cpu(),
             divergence.sigmas,
             found.widths,
         )
@@ -204,7 +217,7 @@ def _windows(rule: str, seen: Seen) -> Iterator[Window]:
 def _windowed(
     rule: str, window: Window, seen: Seen, usual: Float[Tensor, " reading"]
 ) -> Float[Tensor, "image side side"]:
-    inside = [window.low <= sigma <= window.high for sigma in seen.sigmas]
+    inside = levels_within((window.low, window.high), seen.sigmas)
     if rule == "squares":
         return seen.bits[:, inside].sum(1)
     sigmas = [sigma for sigma, counts in zip(seen.sigmas, inside, strict=True) if counts]
@@ -213,9 +226,20 @@ def _windowed(
     return (seen.readings.maps[:, chosen] - usual[chosen, None, None]).mean(1)
 
 
+def levels_within(window: tuple[float, float], sigmas: Sequence[float]) -> list[bool]:
+    """Which noise levels lie in a window. Raises InputError where none does."""
+    low, high = window
+    inside = [low <= sigma <= high for sigma in sigmas]
+    if not any(inside):
+        levels = ", ".join(f"{sigma:g}" for sigma in sigmas)
+        raise InputError(f"window {low:g} to {high:g}: holds none of the noise levels {levels}; widen it")
+    return inside
+
+
 def _largest_block(rule: str, block: int, pixels: Float[Tensor, "image side side"]) -> Float[Tensor, " image"]:
-    largest = block_sums(pixels, block).flatten(1).amax(1)
-    return largest if rule == "squares" else largest / block**2
+    """Sum over the block that has most, of bits; else its mean, and a block at the border has fewer pixels."""
+    sums = block_sums(pixels, block)
+    return (sums if rule == "squares" else sums / block_sums(torch.ones_like(pixels[:1]), block)).flatten(1).amax(1)
 
 
 def _highest(anomaly_map: Float[Tensor, "image side side"], share: float) -> Float[Tensor, " image"]:

@@ -165,6 +165,8 @@ def fit(
         for name, value in options.items() if other is not method else ():
             if value:
                 raise typer.BadParameter(f"--{name} is of --method {other.value}; leave it out with {method.value}")
+    if noise and not physics:
+        raise typer.BadParameter("--noise is that of a --physics; name one, or leave it out")
     from priorlens.datasets import fingerprint, healthy_cases
 
     cases = healthy_cases(healthy, group=group, manifest=manifest)
@@ -248,7 +250,7 @@ def _train(
     from priorlens.commands import model_folder
     from priorlens.commands.terminal import training_bar
     from priorlens.commands.training_log import NAME, training_log
-    from priorlens.errors import InputError, WeightsError
+    from priorlens.errors import InputError, ModelError, WeightsError
 
     state = model_folder.begin(out, run)
     made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -263,7 +265,7 @@ def _train(
         detector.save(out, facts={model_folder.RUN_FACTS: run, "made": made})
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{out}: its training is unfinished; the same command with --resume goes on") from None
-    except (InputError, WeightsError):
+    except (InputError, ModelError, WeightsError):
         if not resume:  # nothing was learned yet; what an earlier run did learn is kept until this is put right
             (out / NAME).unlink(missing_ok=True)
             model_folder.discard_training(out)

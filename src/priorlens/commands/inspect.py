@@ -46,7 +46,7 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
             continue
         yield name
         inner = list(value.values())
-        if all(isinstance(one, Mapping) and one.keys() == inner[0].keys() for one in inner):
+        if inner and all(isinstance(one, Mapping) and one.keys() == inner[0].keys() for one in inner):
             yield from (f"  {line}" for line in _table(value))
         else:
             yield from (f"  {line}" for line in _lines(value))

@@ -156,8 +156,12 @@ def set_up(
     recipe: Recipe | None = None,
     window: tuple[float, float] | None = None,
     block: int | None = None,
+    simulated: bool = True,
 ) -> None:
-    """Apply what the options say to a detector. Raises BadParameter for those that are not of its method."""
+    """Apply what the options say to a detector; `simulated` unless it is to judge real measurements.
+
+    Raises BadParameter for those that are not of its method, InputError for those that suit no image.
+    """
     from priorlens.commands.terminal import warn
     from priorlens.klip_model import IDENTITY, KLIPModel
 
@@ -171,15 +175,21 @@ def set_up(
                 raise typer.BadParameter(f"--{name} is for models of method klip; leave it out")
         return
     if recipe is Recipe.reference:
-        if rule:
-            raise typer.BadParameter("--recipe reference is a rule of its own; leave --rule out")
+        for name, own in (("rule", rule), ("posterior", posterior)):
+            if own:
+                raise typer.BadParameter(f"--recipe reference has its own; leave --{name} out")
         detector.rule = recipe.value
     detector.measure(physics or IDENTITY, noise or 0.0)
     detector.window, detector.block = window, block
     if posterior:
         detector.posterior = posterior.value
-    if detector.usual_of_ != detector.measured_as_:
+    detector.simulated = simulated
+    detector.check()
+    if not simulated:
+        warn("what is usual for real measurements is not known: that for the simulated ones most like them is used")
+    elif detector.usual_of_ != detector.measured_as_:
+        options = f"--physics {physics or IDENTITY}" + (f" --noise {noise:g}" if noise else "")
         warn(
             f"what is usual for {detector.measured_as_} was not learned, that for whole images is used; "
-            f"priorlens fit --physics {physics} learns it"
+            f"priorlens fit {options} learns it"
         )

@@ -14,10 +14,11 @@ from priorlens.datasets import Case
 from priorlens.errors import EXIT_SOME_FAILED, OutputError
 from priorlens.outputs import prepare_folder, write_array, write_rows
 from priorlens.pictures import overlay
-from priorlens.scores import HealthyStatistics
 from priorlens.scoring import Described, Failed, Scored, score_cases
 
 TABLE, MAPS, OVERLAYS = "scores.csv", "maps", "overlays"
+SPECTRUM, FURTHER = "spectrum.csv", ("blocks", "reconstructions")
+"""What only some detectors write, by names of their own."""
 
 
 def write_scores(
@@ -58,9 +59,9 @@ def write_scores(
         done = f"{out / TABLE}: stopped after {len(rows)} of {len(cases)} images"
         raise KeyboardInterrupt(f"{done}; add --overwrite to score them all") from None
     finally:
+        write_rows(out / TABLE, ["file", "anomaly", *detector.figure_names_, "nfe", "seconds", "error"], rows)
         for name, lines in tables.items():
             write_rows(out / f"{name}.csv", ["file", *detector.tables_[name]], lines)
-        write_rows(out / TABLE, ["file", "anomaly", *detector.figure_names_, "nfe", "seconds", "error"], rows)
     return sum(row[-1] != "" for row in rows)
 
 
@@ -81,7 +82,8 @@ def require_apart(out: Path, inputs: Sequence[Path]) -> None:
 
 def _remove_earlier(out: Path, cases: Sequence[Case]) -> None:
     """What an earlier run wrote under the names of this one, lest it be taken for a result of this one."""
-    for path in (out / TABLE, *(path for case in cases for path in _paths(out, case))):
+    own = (path for case in cases for path in (*_paths(out, case), *(out / f / f"{case.name}.npy" for f in FURTHER)))
+    for path in (out / TABLE, out / SPECTRUM, *own):
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
@@ -103,17 +105,16 @@ def _write_maps(out: Path, scored: Scored, tables: Container[str]) -> None:
 def _write_overlay(out: Path, detector: Described, scored: Scored) -> None:
     _, path = _paths(out, scored.case)
     prepare_folder(path.parent, overwrite=True)
-    # Where nothing is known of healthy images, a picture shows what stands out in it.
-    healthy = detector.healthy_ or HealthyStatistics.of(np.zeros(1, np.float32), scored.anomaly_map[None])
+    healthy = detector.healthy_  # where nothing is known of it, the picture shows what stands out in itself
     overlay(
         scored.image.pixels,
         scored.anomaly_map,
         path,
         name=scored.case.name,
         anomaly=scored.anomaly,
-        low=healthy.map_low,
-        high=healthy.map_high,
-        threshold=healthy.threshold,
+        low=healthy.map_low if healthy else None,
+        high=healthy.map_high if healthy else None,
+        threshold=healthy.threshold if healthy else None,
         truth=scored.mask,
     )
 

@@ -80,12 +80,12 @@ def score(
       priorlens score klip-model new/ --physics ct:views=24 --out results
       priorlens score klip-model kspace.cfl --out results
     """
-    from priorlens.datasets import is_measurement
+    from priorlens.datasets import find_cases, is_measurement
 
-    measured = [path for path in inputs or [] if is_measurement(path)]
-    if measured and len(measured) < len(inputs or []):
+    cases = find_cases(inputs or [], manifest=manifest)
+    measured = [is_measurement(case.path) for case in cases]
+    if any(measured) and not all(measured):
         raise typer.BadParameter("some inputs are measurements and some are images; score them apart")
-    cases = _measurement_cases(measured) if measured else _image_cases(inputs or [], manifest)
 
     # Only now what takes seconds to import: a misspelt path is told at once.
     from priorlens.commands.results import report, require_apart, write_scores
@@ -105,9 +105,10 @@ def score(
         recipe=recipe,
         window=window,
         block=block,
+        simulated=not any(measured),
     )
     results = None
-    if measured:
+    if any(measured):
         if not isinstance(detector, KLIPModel):
             raise typer.BadParameter("measurements are for models of method klip; give images")
         results = _of_measurements(detector, cases, physics)
@@ -116,26 +117,11 @@ def score(
     report(out, len(cases), failed)
 
 
-def _image_cases(inputs: Sequence[Path], manifest: Path | None) -> list[Case]:
-    from priorlens.datasets import find_cases
-
-    return find_cases(inputs, manifest=manifest)
-
-
-def _measurement_cases(paths: Sequence[Path]) -> list[Case]:
-    """Each under its own name, or with its folder's where two would have the same."""
-    from priorlens.datasets import Case
-
-    stems = [path.stem for path in paths]
-    names = [path.stem if stems.count(path.stem) == 1 else f"{path.parent.name}_{path.name}" for path in paths]
-    return [Case(path, name, name) for path, name in zip(paths, names, strict=True)]
-
-
 def _of_measurements(detector: KLIPModel, cases: Sequence[Case], physics: str | None) -> Iterator[Scored | Failed]:
     """What the detector says of real measurements, one after the other."""
     import time
 
-    from priorlens.errors import InputError
+    from priorlens.errors import InputError, WeightsError
     from priorlens.measurement.files import read_measurement
     from priorlens.measurement.physics import parse
     from priorlens.scoring import Failed, Scored
@@ -143,10 +129,10 @@ def _of_measurements(detector: KLIPModel, cases: Sequence[Case], physics: str | 
     size = detector.preparation_.size
     for case in cases:
         try:
-            start = time.perf_counter()
             measurement = read_measurement(case.path, parse(physics) if physics else None, (size, size))
+            start = time.perf_counter()
             image, scores = detector.score_measurement(measurement)
-        except InputError as error:
+        except (InputError, WeightsError) as error:
             yield Failed(case, str(error))
             continue
         yield Scored(

@@ -17,7 +17,7 @@ from priorlens.measurement.arrays import Arrays, number, read_arrays
 from priorlens.measurement.ct import detectors, parallel_beam
 from priorlens.measurement.inverses import Dense
 from priorlens.measurement.kspace import read_kspace
-from priorlens.measurement.operator import Normalised, Operator
+from priorlens.measurement.operator import Normalised
 from priorlens.measurement.physics import PhysicsSpec, build, inpainting, parse
 
 BRIGHT = 99.5
@@ -35,7 +35,7 @@ class Measurement:
     """
 
     y: Float32[Tensor, "1 *measurement"]
-    operator: Operator
+    operator: Normalised
     noise: float
     path: Path
     note: dict[str, Any]
@@ -127,6 +127,10 @@ def _guessed(path: Path, contents: Arrays) -> str:
 
 def _by_matrix(path: Path, contents: Arrays, shape: tuple[int, int] | None) -> _Raw:
     matrix, y = contents["matrix"], contents["y"]
+    if "c" in (matrix.dtype.kind, y.dtype.kind):
+        raise InputError(
+            f"{path}: 'matrix' and 'y' are to be real; save real and imaginary parts as numbers of their own"
+        )
     if matrix.ndim != 2 or matrix.shape[0] != y.size:
         raise InputError(
             f"{path}: 'matrix' of shape {matrix.shape} does not give the {y.size} numbers of 'y'; check both"

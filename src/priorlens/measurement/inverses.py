@@ -19,8 +19,8 @@ LARGEST_GRAM = 11_000
 LARGEST_INVERSE = 6_000
 """Up to this width the factor is found in float64 and its inverse is kept; beyond it, a factor in float32."""
 
-FACTOR_BYTES = 2**30
-"""Factors for several ridges are kept up to this much memory, and always the last one."""
+FACTOR_BYTES = 3 * 2**30
+"""Factors for several ridges are kept up to this much memory, and always the last one. KLIP goes round five ridges."""
 
 
 class Decomposed(nn.Module):
@@ -119,10 +119,10 @@ class Factored(nn.Module):
         if self._gram is None:
             self._gram = _gram(self.linear, like[:1].to(self.dtype), of_pixels)
         wide = len(self._gram) > LARGEST_INVERSE
-        matrix = self._gram.to(self.dtype) if wide else self._gram.clone()
+        matrix = self._gram.clone()
         matrix.diagonal().add_(ridge)
-        factor = torch.linalg.cholesky(matrix)
-        self._factors[ridge] = factor if wide else torch.cholesky_inverse(factor).to(self.dtype)
+        factor = torch.linalg.cholesky(matrix, out=matrix)  # in float64: in float32 rounding could exceed the ridge
+        self._factors[ridge] = (factor if wide else torch.cholesky_inverse(factor)).to(self.dtype)
         while len(self._factors) > 1 and sum(map(_bytes, self._factors.values())) > FACTOR_BYTES:
             self._factors.popitem(last=False)
         return self._factors[ridge]
@@ -151,8 +151,9 @@ class Dense(Factored):
 class Iterative(nn.Module):
     """A of any linear measurement; pull by conjugate gradients on (A_adjoint A + ridge I) x = A_adjoint residual.
 
-    For what is too large to factor. It stops for the whole batch at once, at a relative residual of `tolerance`, or
-    after `iterations`; a small ridge needs many.
+    For what is too large to factor. Each image stops for itself, at a relative residual of `tolerance`, or after
+    `iterations`; a small ridge needs many. (deepinv's own solver stops for a whole batch at once, so that an image's
+    result would depend on those beside it.)
     """
 
     def __init__(self, linear: Linear, tolerance: float = 1e-4, iterations: int = 200) -> None:
@@ -170,16 +171,21 @@ class Iterative(nn.Module):
     def pull(
         self, residual: Float[Tensor, "batch *measurement"], ridge: float
     ) -> Float[Tensor, "batch channel *space"]:
-        from deepinv.optim.linear import conjugate_gradient
-
-        return conjugate_gradient(
-            lambda x: _gram_product(self.linear, x, of_pixels=True) + ridge * x,
-            self.A_adjoint(residual),
-            max_iter=self.iterations,
-            tol=self.tolerance,
-            eps=1e-30,  # its own would stop a batch's quiet images early
-            parallel_dim=0,
-        )
+        remains = self.A_adjoint(residual)
+        x, direction = torch.zeros_like(remains), remains
+        energy = _dot(remains, remains)
+        enough = self.tolerance**2 * energy
+        for _ in range(self.iterations):
+            going = energy > enough
+            if not going.any():
+                break
+            product = _gram_product(self.linear, direction, of_pixels=True) + ridge * direction
+            step = torch.where(going, energy / _dot(direction, product).clamp(min=torch.finfo(x.dtype).tiny), 0)
+            x = x + step * direction
+            remains = remains - step * product
+            before, energy = energy, torch.where(going, _dot(remains, remains), energy)
+            direction = remains + energy / before.clamp(min=torch.finfo(x.dtype).tiny) * direction
+        return x
 
 
 def solved(linear: Linear, like: Tensor, largest: int | None = None) -> Normalised:
@@ -207,6 +213,11 @@ def _gram(linear: Linear, like: Float[Tensor, "1 *dims"], of_pixels: bool) -> Fl
         columns.append(_gram_product(linear, units.reshape(-1, *like.shape[1:]), of_pixels).flatten(1).double())
     gram = torch.cat(columns)
     return (gram + gram.t()) / 2
+
+
+def _dot(one: Float[Tensor, "batch *dims"], other: Float[Tensor, "batch *dims"]) -> Float[Tensor, "batch *ones"]:
+    """Inner product of each image with its own."""
+    return (one * other).flatten(1).sum(1).reshape(-1, *(1,) * (one.ndim - 1))
 
 
 def _bytes(tensor: Tensor) -> int:

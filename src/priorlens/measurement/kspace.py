@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,9 @@ def read_kspace(path: Path, contents: Arrays, size: tuple[int, int] | None) -> K
         raise InputError(
             f"{path}: would be an image of {grid[1]}x{grid[0]} pixels in the model's; choose a larger model"
         )
-    kspace, sampled = _centre(kspace, grid), _centre(sampled, grid)
+    # Orthonormal transforms of fewer points: the same level of the image has less energy in each.
+    kspace = _centre(kspace, grid) * (math.prod(grid) / math.prod(field)) ** 0.5
+    sampled = _centre(sampled, grid)
     if int(sampled.sum()) < _LEAST_SAMPLES:
         raise InputError(f"{path}: has {int(sampled.sum())} samples in the centre of k-space, too few; check 'mask'")
     coils = estimate_coils(kspace, sampled, str(path)) if maps is None else _resized(maps, grid)

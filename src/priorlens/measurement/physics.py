@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +19,8 @@ from priorlens.errors import InputError
 from priorlens.images import read_image
 from priorlens.measurement.ct import fan_beam, parallel_beam, tomography
 from priorlens.measurement.inverses import Decomposed, solved
-from priorlens.measurement.linear import Physical
-from priorlens.measurement.mri import PATTERNS, magnetic_resonance, sampling, simulated_coils
+from priorlens.measurement.linear import Matrix, Physical
+from priorlens.measurement.mri import PATTERNS, MultiCoil, magnetic_resonance, sampling, simulated_coils
 from priorlens.measurement.operator import Normalised, Operator
 
 Value = float | int | str
@@ -177,6 +177,19 @@ def operator(physics: nn.Module, shape: tuple[int, ...]) -> Normalised:
     if not isinstance(known.A(torch.zeros(1, *shape)), Tensor):
         raise InputError(f"physics {type(physics).__name__}: measures several tensors; use one physics at a time")
     return solved(Physical(physics, shape), torch.empty(0))
+
+
+def as_measured(operator: Any, y: Float[Tensor, "batch *numbers"]) -> Float[Tensor, "batch *measurement"]:
+    """What a `deepinv.physics.LinearPhysics` measured, as its `operator` measures it: divided by the norm, and of a
+    sampled or masked physics the numbers alone that were measured."""
+    linear = getattr(operator, "linear", operator)
+    if isinstance(linear, MultiCoil):  # deepinv: real and imaginary part, then coils, if there are several
+        y = (y[:, :, None] if y.ndim == 4 else y)[..., linear.sampled].moveaxis(1, -1)
+    elif isinstance(linear, Matrix):
+        y = y.reshape(len(y), *linear.measured)
+    elif getattr(linear, "kept", None) is not None:
+        y = y[:, linear.kept]
+    return y / operator.norm
 
 
 def _identity(spec: PhysicsSpec, shape: tuple[int, ...], seed: int) -> Normalised:

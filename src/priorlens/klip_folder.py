@@ -1,0 +1,88 @@
+"""A KLIP model as a folder: all that was learned, in tensors and plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from priorlens.checkpoint import read_checkpoint, under, versions, write_checkpoint
+from priorlens.combination import reading_names
+from priorlens.errors import InputError, ModelError, WeightsError
+from priorlens.image_prior import ImagePrior
+from priorlens.klip import SIGMAS, WIDTHS
+from priorlens.klip_rules import Learned
+from priorlens.normalise import Intensity
+from priorlens.preparation import Preparation
+from priorlens.prior.external import empty_external
+
+METHOD = "klip"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit has made of its settings and the healthy images; `learned` is by measurement."""
+
+    settings: dict[str, Any]
+    preparation: Preparation
+    prior: ImagePrior
+    learned: dict[str, Learned]
+    trained_on: dict[str, int]
+
+
+def write_klip(folder: Path, fitted: Fitted, facts: Mapping[str, Any]) -> None:
+    """Write the folder; `facts` go into its config. Raises OutputError."""
+    tensors = fitted.prior.tensors()
+    for index, learned in enumerate(fitted.learned.values()):
+        tensors |= {f"learned.{index}.{name}": value for name, value in learned.tensors().items()}
+    external = fitted.prior.external
+    config = {
+        "method": METHOD,
+        **facts,
+        "settings": fitted.settings,
+        "preparation": asdict(fitted.preparation),
+        "prior": {"patch": fitted.prior.patch, "external": external and external.facts},
+        "sigmas": SIGMAS,
+        "widths": WIDTHS,
+        "trained_on": fitted.trained_on,
+        "learned": {text: learned.config() for text, learned in fitted.learned.items()},
+        "versions": versions(),
+    }
+    write_checkpoint(folder, tensors, config)
+
+
+def read_klip(folder: Path) -> Fitted:
+    """The inverse of `write_klip`.
+
+    Raises:
+        ModelError: it is missing, truncated, foreign, of another method, or newer.
+        WeightsError: the library its prior comes from is not installed.
+    """
+    tensors, config = read_checkpoint(folder)
+    if config["method"] != METHOD:
+        raise ModelError(f"{folder}: holds a model of method {config['method']!r}, not {METHOD!r}; fit again")
+    try:
+        return _fitted(tensors, config)
+    except WeightsError:
+        raise
+    except (InputError, ModelError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{folder}: its config and its tensors do not belong together; fit again") from error
+
+
+def _fitted(tensors: dict[str, Tensor], config: dict[str, Any]) -> Fitted:
+    if tuple(config["sigmas"]) != SIGMAS or tuple(config["widths"]) != WIDTHS:
+        raise ValueError("noise levels and widths are other ones")
+    prepared = dict(config["preparation"])
+    preparation = Preparation(**prepared | {"intensity": Intensity(**prepared["intensity"])})
+    facts = config["prior"]["external"]
+    external = empty_external(facts) if facts else None
+    prior = ImagePrior(preparation.channels, patch=config["prior"]["patch"], external=external).load_tensors(tensors)
+    names = reading_names(["image"], sigmas=SIGMAS, widths=WIDTHS)
+    learned = {
+        text: Learned.restored(names, under(f"learned.{index}", tensors), known)
+        for index, (text, known) in enumerate(config["learned"].items())
+    }
+    return Fitted(dict(config["settings"]), preparation, prior, learned, dict(config["trained_on"]))

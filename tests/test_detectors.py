@@ -1,0 +1,75 @@
+"""A model's folder becomes the detector of its method, whichever that is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from priorlens import anodode, detectors, klip_model
+from priorlens.anodode import AnoDODE
+from priorlens.checkpoint import TENSORS, UNFINISHED, write_checkpoint
+from priorlens.detectors import load_detector
+from priorlens.errors import ModelError
+from priorlens.klip_model import KLIPModel
+
+
+def written(folder: Path, config: dict) -> Path:
+    write_checkpoint(folder, {"number": torch.ones(1)}, config)
+    return folder
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """What either method was asked to load, instead of loading it."""
+    asked: list[tuple] = []
+    for kind, made in ((AnoDODE, lambda: AnoDODE()), (KLIPModel, lambda: KLIPModel(device="cpu"))):
+
+        def load(folder: Path, *, device: str | None = None, kind=kind, made=made):
+            asked.append((kind, folder, device))
+            return made()
+
+        monkeypatch.setattr(kind, "load", load)
+    return asked
+
+
+@pytest.mark.parametrize(("method", "kind"), [(anodode.METHOD, AnoDODE), (klip_model.METHOD, KLIPModel)])
+def test_the_method_decides_the_detector(tmp_path, loaded, method, kind):
+    assert type(load_detector(written(tmp_path, {"method": method}), device="cpu")) is kind
+    load_detector(tmp_path)
+    assert loaded == [(kind, tmp_path, "cpu"), (kind, tmp_path, None)]
+
+
+def refused(folder: Path, *parts: object) -> None:
+    with pytest.raises(ModelError) as error:
+        load_detector(folder)
+    text = str(error.value)
+    assert "\n" not in text and text.startswith(str(folder))
+    for part in parts:
+        assert str(part) in text
+
+
+def test_an_unknown_method_is_refused_with_those_that_are_known(tmp_path, loaded):
+    refused(written(tmp_path, {"method": "patchcore"}), "'patchcore'", "anodode and klip", "upgrade priorlens")
+    assert loaded == []
+
+
+@pytest.mark.parametrize("method", [anodode.METHOD, klip_model.METHOD])
+def test_a_folder_that_only_names_a_method_is_refused_by_it(tmp_path, method):
+    refused(written(tmp_path, {"method": method}), "do not belong together")
+
+
+def test_folders_that_hold_no_model_are_refused(tmp_path):
+    refused(tmp_path / "none", "is not a model folder")
+    refused(written(tmp_path / "newer", {"method": "klip", "schema": 99}), "schema 99", "upgrade priorlens")
+    (tmp_path / "killed" / UNFINISHED).mkdir(parents=True)
+    refused(tmp_path / "killed", "unfinished", "--resume")
+    (written(tmp_path / "torn", {"method": "klip"}) / TENSORS).write_bytes(b"torn")
+    refused(tmp_path / "torn", "truncated")
+    (written(tmp_path / "nameless", {"method": "klip"}) / "config.json").write_text('{"schema": 1}')
+    refused(tmp_path / "nameless", "not a priorlens model's configuration")
+
+
+def test_only_known_methods_are_looked_for():
+    assert {anodode.METHOD, detectors.klip_model.METHOD} == {"anodode", "klip"}
