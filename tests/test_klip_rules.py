@@ -16,7 +16,19 @@ from torch import Tensor
 from priorlens.combination import join, reading_names
 from priorlens.errors import InputError
 from priorlens.klip import Findings
-from priorlens.klip_rules import BLOCKS, FLOOR, KLIP_RULES, SHARES, KLIPVerdict, Learned, Seen, Window, judge, learn
+from priorlens.klip_rules import (
+    BLOCKS,
+    FLOOR,
+    KLIP_RULES,
+    LEARNED,
+    SHARES,
+    KLIPVerdict,
+    Learned,
+    Seen,
+    Window,
+    judge,
+    learn,
+)
 from priorlens.posterior.divergence import Divergence, quadrature
 from priorlens.scores import HealthyStatistics
 from priorlens.surprise import Surprise, smooth
@@ -166,6 +178,29 @@ def test_coherent_is_the_largest_blocks_mean_of_bits_above_usual(learned, change
     np.testing.assert_allclose(verdict.anomaly, block_means(by_hand, window.block).max(0), rtol=1e-4, atol=1e-5)
 
 
+def test_standardised_is_the_largest_blocks_mean_of_standardised_energy(learned, changed):
+    """Over all noise levels, whatever the window; blocks are those of squares. Learned weights do not matter."""
+    chosen = replace(learned, windows={"squares": Window(0.2, 0.2, 0.0, 8)})
+    verdict = judge("standardised", chosen, changed)
+    energy = planted(seed=100)[0].surprise.standardised.mean(1)
+    np.testing.assert_allclose(verdict.anomaly, block_means(energy.numpy(), 8).max(0), rtol=1e-4)
+    torch.testing.assert_close(verdict.anomaly_map, smooth(energy[:, None], 2.0)[:, 0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("rule", ["squares", "coherent"])
+def test_a_block_at_the_border_has_fewer_pixels(learned, changed, rule):
+    """Blocks of 7 in 16 pixels: two of them, and a strip of 2. A mean is over the pixels there are."""
+    window = Window(0.2, 0.2, 0.0, 7)
+    verdict = judge(rule, replace(learned, windows={rule: window}), changed)
+    if rule == "squares":
+        pixels = squares_by_hand(changed, window)
+    else:
+        pixels = coherent_by_hand(changed, window, learned.combination.usual)
+    parts = [pixels[:, i : i + 7, j : j + 7].reshape(24, -1) for i in (0, 7, 14) for j in (0, 7, 14)]
+    figures = [part.sum(1) if rule == "squares" else part.mean(1) for part in parts]
+    np.testing.assert_allclose(verdict.anomaly, np.max(figures, axis=0), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("rule", OWN)
 def test_every_rule_points_at_what_was_planted(learned, changed, rule):
     verdict, masks = judge(rule, learned, changed), planted(seed=100)[1]
@@ -236,7 +271,7 @@ def test_the_window_follows_what_was_planted(untouched, level, width):
 
 
 def test_statistics_are_those_of_the_untouched_images(learned, untouched):
-    assert learned.statistics.keys() == set(OWN) == set(KLIP_RULES) - {"reference"}
+    assert learned.statistics.keys() == set(OWN) == set(LEARNED) < set(KLIP_RULES)
     for rule in OWN:
         verdict = judge(rule, learned, untouched)
         assert learned.statistics[rule] == HealthyStatistics.of(verdict.anomaly.numpy(), verdict.anomaly_map.numpy())

@@ -135,9 +135,11 @@ class KLIPModel:
         return self.measured_as_ if self.measured_as_ in self.learned_ else IDENTITY
 
     def usual_like_(self, physics: str) -> str:
-        """The same for a real measurement: one that was learned of the same sort ("ct", "mri"), else whole images."""
-        names = {text: text.partition(" ")[0].partition(":")[0] for text in self.learned_}
-        return next((text for text, name in names.items() if name == physics.partition(":")[0]), IDENTITY)
+        """The same for a real measurement: one that was learned of the same sort ("ct", "mri"), the one that `measure`
+        names if there are several; else whole images."""
+        known = {text: text.partition(" ")[0] for text in self.learned_}
+        alike = [text for text, spec in known.items() if spec.partition(":")[0] == physics.partition(":")[0]]
+        return next((text for text in alike if known[text] == str(self.physics)), (*alike, IDENTITY)[0])
 
     @property
     def healthy_(self) -> HealthyStatistics | None:
@@ -230,7 +232,7 @@ class KLIPModel:
             batches.append(self._judged(operator, self._measured(operator, x), self.noise, self.usual_of_))
             truth.append(x)
         known = torch.cat(truth) if operator is not None and truth else None
-        return scores(batches, named, known, self.preparation_, self._block, self.figure_names_)
+        return scores(batches, named, known, self.preparation_, self._block(self.usual_of_), self.figure_names_)
 
     def score_measurement(self, measurement: Measurement) -> tuple[Image, Scores]:
         """What the present rule says of a real measurement, and its reconstruction, of intensities in about [0, 1].
@@ -245,7 +247,7 @@ class KLIPModel:
         usual = self.usual_like_(str(measurement.note["physics"]))
         found = self._judged(operator, measurement.y.to(self.device), measurement.noise, usual)
         names = ("kl_total", "kl_block", "psnr", "ssim")
-        told = scores([found], None, None, self.preparation_, self._block, names)
+        told = scores([found], None, None, self.preparation_, self._block(usual), names)
         return Image(told.arrays["reconstructions"][0], measurement.path, float("nan")), told
 
     def save(self, folder: Path, *, facts: Mapping[str, Any] | None = None) -> None:
@@ -305,10 +307,9 @@ class KLIPModel:
     def _shape(self) -> tuple[int, int, int]:
         return (self.channels_, self.preparation_.size, self.preparation_.size)
 
-    @property
-    def _block(self) -> int:
+    def _block(self, usual: str) -> int:
         """Of the bits that are told of each image, whatever the rule."""
-        return self.block or self.learned_[self.usual_of_].windows["squares"].block
+        return self.block or self.learned_[usual].windows["squares"].block
 
     @property
     def _at_once(self) -> int:
@@ -352,19 +353,20 @@ class KLIPModel:
     ) -> Judged:
         """What the present rule says of a batch of measurements, by the healthy statistics of `usual`."""
         if self.rule == "reference":
-            return self._by_reference(operator or build(parse(IDENTITY), self._shape).to(self.device), y)
-        found = KLIP(self.prior_, operator, noise=noise, posterior=self.posterior, seed=self.seed).score(y)
+            known = operator or build(parse(IDENTITY), self._shape).to(self.device)
+            return self._by_reference(known, y, self._block(usual))
+        variance = self.prior_.variance if self.rule == "standardised" else None
+        klip = KLIP(self.prior_, operator, noise=noise, variance=variance, posterior=self.posterior, seed=self.seed)
+        found = klip.score(y)
         seen, learned = Seen.of(found), self.learned_[usual].within(self.window, self.block)
         return judged(found, seen, learned, judge(self.rule, learned, seen))
 
-    def _by_reference(self, operator: Operator, y: Float[Tensor, "image *measurement"]) -> Judged:
+    def _by_reference(self, operator: Operator, y: Float[Tensor, "image *measurement"], block: int) -> Judged:
         """The published recipe; a window of noise levels is one of its steps."""
         steps = steps_within(self.window, REFERENCE_STEPS) if self.window else None
         generator = torch.Generator().manual_seed(self.seed)
         denoiser = self.prior_.denoiser
-        found = reference(
-            denoiser, operator, y, steps=REFERENCE_STEPS, window=steps, block=self._block, generator=generator
-        )
+        found = reference(denoiser, operator, y, steps=REFERENCE_STEPS, window=steps, block=block, generator=generator)
         return judged_by_reference(found, len(WIDTHS))
 
     @property

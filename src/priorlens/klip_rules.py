@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeVar, get_args
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from sklearn.metrics import roc_auc_score
+from scipy.stats import rankdata
 from torch import Tensor
 
 from priorlens.combination import Combination, Readings, fit_combination, join, readings
@@ -25,8 +24,11 @@ from priorlens.posterior.divergence import block_sums
 from priorlens.scores import HealthyStatistics
 from priorlens.surprise import smooth
 
-KLIPRule = Literal["combined", "coherent", "squares", "reference"]
+KLIPRule = Literal["combined", "coherent", "squares", "standardised", "reference"]
 KLIP_RULES: tuple[KLIPRule, ...] = get_args(KLIPRule)
+
+LEARNED: tuple[KLIPRule, ...] = ("combined", "coherent", "squares")
+"""Rules that learn from healthy images which were set aside; "standardised" goes by the variance head alone."""
 
 SHARES = (0.002, 0.005, 0.01, 0.02, 0.04, 0.1)
 """Shares of an image; rule "combined" reads its figure from one of them."""
@@ -153,11 +155,18 @@ def judge(rule: KLIPRule, learned: Learned, seen: Seen) -> KLIPVerdict:
     combined: log2 of the odds of planted against untouched, by all readings; its mean over the share that is highest.
     coherent: the drift averaged over draws and one width before squaring, as log2 of how many times what healthy images
         show; the mean over the largest block.
+    standardised: the plain sum of squares relative to the variance that the head expects there, 1 where all is healthy;
+        the largest block's mean. It needs findings whose drifts were divided by that variance.
     squares: bits of the plain sum of squares, as published; the sum over the largest block.
     """
     if rule == "combined":
         anomaly_map = learned.combination.anomaly_map(seen.readings)
         return KLIPVerdict(_highest(anomaly_map, learned.share), anomaly_map)
+    if rule == "standardised":
+        chosen = [i for i, name in enumerate(seen.readings.names) if " standardised " in name]
+        energy = seen.readings.maps[:, chosen].exp2().mean(1)
+        block = learned.windows["squares"].block
+        return KLIPVerdict(_largest_block(rule, block, energy), smooth(energy[:, None], block / 4)[:, 0])
     window = learned.windows[rule]
     pixels = _windowed(rule, window, seen, learned.combination.usual)
     if rule == "squares":  # a block's bits at each pixel: what a single pixel has says little
@@ -173,19 +182,15 @@ def learn(untouched: Seen, changed: Seen, masks: Bool[Tensor, "artefact side sid
     """
     combination = fit_combination(untouched.readings, changed.readings, masks, seed)
     maps = [combination.anomaly_map(seen.readings) for seen in (untouched, changed)]
-    share, auroc = _best(SHARES, lambda share: [_highest(one, share) for one in maps])
+    shares = {share: [_highest(one, share) for one in maps] for share in SHARES}
+    share, auroc = _best(shares)
     windows: dict[str, Window] = {}
     told = {"combined": auroc}
     for rule in ("coherent", "squares"):
-
-        def figures(window: Window, rule: str = rule) -> list[Tensor]:
-            pixels = (_windowed(rule, window, seen, combination.usual) for seen in (untouched, changed))
-            return [_largest_block(rule, window.block, one) for one in pixels]
-
-        windows[rule], told[rule] = _best(list(_windows(rule, untouched)), figures)
+        windows[rule], told[rule] = _best(_of_windows(rule, (untouched, changed), combination.usual))
     learned = Learned(combination, share, windows, told, {})
     statistics: dict[str, HealthyStatistics] = {}
-    for rule in KLIP_RULES[:-1]:
+    for rule in LEARNED:
         verdict = judge(rule, learned, untouched)
         statistics[rule] = HealthyStatistics.of(verdict.anomaly.numpy(), verdict.anomaly_map.numpy())
     return replace(learned, statistics=statistics)
@@ -194,24 +199,47 @@ def learn(untouched: Seen, changed: Seen, masks: Bool[Tensor, "artefact side sid
 Option = TypeVar("Option")
 
 
-def _best(options: Sequence[Option], figures: Callable[[Option], Sequence[Tensor]]) -> tuple[Option, float]:
+def _best(figures: Mapping[Option, Sequence[Float[Tensor, " image"]]]) -> tuple[Option, float]:
     """The option by whose figures the second of two sets of images is best told from the first, and their AUROC."""
-    told = []
-    for option in options:
-        usual, unusual = figures(option)
-        labels = np.repeat([False, True], [len(usual), len(unusual)])
-        told.append(float(roc_auc_score(labels, torch.cat([usual, unusual]).numpy())))
-    best = int(np.argmax(told))
-    return options[best], told[best]
+    told = {option: _auroc(*pair) for option, pair in figures.items()}
+    best = max(told, key=lambda option: told[option])
+    return best, told[best]
 
 
-def _windows(rule: str, seen: Seen) -> Iterator[Window]:
-    """Every run of noise levels, with every width that the rule knows, and every size of block."""
-    side = seen.bits.shape[-1]
-    runs = itertools.combinations_with_replacement(seen.sigmas, 2)
-    widths = seen.widths if rule == "coherent" else (0.0,)
-    for (low, high), width, blocks in itertools.product(runs, widths, BLOCKS):
-        yield Window(low, high, width, max(1, side // blocks))
+def _auroc(usual: Float[Tensor, " image"], unusual: Float[Tensor, " image"]) -> float:
+    """From ranks (Mann & Whitney 1947): there are hundreds to compute."""
+    ranks = rankdata(torch.cat([usual, unusual]).numpy())[len(usual) :]
+    return float((ranks.sum() - len(unusual) * (len(unusual) + 1) / 2) / (len(usual) * len(unusual)))
+
+
+def _of_windows(
+    rule: str, sets: Sequence[Seen], usual: Float[Tensor, " reading"]
+) -> dict[Window, list[Float[Tensor, " image"]]]:
+    """The figures of sets of images in every run of noise levels, width that the rule knows, and size of block.
+
+    Blocks are summed before the levels are: both are sums, and there are far fewer blocks than pixels.
+    """
+    sigmas, side = sets[0].sigmas, sets[0].bits.shape[-1]
+    found: dict[Window, list[Tensor]] = {}
+    for block in sorted({max(1, side // count) for count in BLOCKS}):
+        blocked = [_blocks_of(rule, seen, usual, block) for seen in sets]
+        for first, last in itertools.combinations_with_replacement(range(len(sigmas)), 2):
+            for index, width in enumerate(sets[0].widths if rule == "coherent" else (0.0,)):
+                levels = [values[:, first : last + 1, index] for values in blocked]
+                joined = [level.sum(1) if rule == "squares" else level.mean(1) for level in levels]
+                found[Window(sigmas[first], sigmas[last], width, block)] = [one.amax(1) for one in joined]
+    return found
+
+
+def _blocks_of(
+    rule: str, seen: Seen, usual: Float[Tensor, " reading"], block: int
+) -> Float[Tensor, "image sigma width block"]:
+    """What each block has at each noise level and width."""
+    maps = seen.bits[:, :, None]
+    if rule == "coherent":
+        chosen = [i for i, name in enumerate(seen.readings.names) if " coherent " in name]
+        maps = (seen.readings.maps[:, chosen] - usual[chosen, None, None]).unflatten(1, (len(seen.sigmas), -1))
+    return _of_blocks(rule, block, maps.flatten(0, 2)).flatten(1).unflatten(0, maps.shape[:3])
 
 
 def _windowed(
@@ -237,9 +265,13 @@ def levels_within(window: tuple[float, float], sigmas: Sequence[float]) -> list[
 
 
 def _largest_block(rule: str, block: int, pixels: Float[Tensor, "image side side"]) -> Float[Tensor, " image"]:
-    """Sum over the block that has most, of bits; else its mean, and a block at the border has fewer pixels."""
+    return _of_blocks(rule, block, pixels).flatten(1).amax(1)
+
+
+def _of_blocks(rule: str, block: int, pixels: Float[Tensor, "image side side"]) -> Float[Tensor, "image rows columns"]:
+    """Of bits the sum over each block, else the mean; a block at the border has fewer pixels."""
     sums = block_sums(pixels, block)
-    return (sums if rule == "squares" else sums / block_sums(torch.ones_like(pixels[:1]), block)).flatten(1).amax(1)
+    return sums if rule == "squares" else sums / block_sums(torch.ones_like(pixels[:1]), block)
 
 
 def _highest(anomaly_map: Float[Tensor, "image side side"], share: float) -> Float[Tensor, " image"]:

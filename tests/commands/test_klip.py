@@ -24,7 +24,6 @@ import priorlens
 from priorlens import detectors, image_prior, klip_model, klip_rules
 from priorlens.anodode import AnoDODE
 from priorlens.klip import SIGMAS, WIDTHS
-from priorlens.klip_model import KLIPModel
 from priorlens.klip_scores import steps_within
 from priorlens.measurement.mri import sampling, simulated_coils, to_kspace
 from priorlens.measurement.physics import build, parse
@@ -52,6 +51,16 @@ def klip(tmp_path_factory: pytest.TempPathFactory, run: Command, healthy: Path) 
     """A KLIP model of `healthy` that has learned `LEARNED` too. Not to be written to."""
     folder = tmp_path_factory.mktemp("fitted") / "klip"
     ran = run("fit", healthy, "--out", folder, *SMALL_KLIP, "--physics", LEARNED)
+    assert ran.code == 0, ran
+    return folder
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory: pytest.TempPathFactory, run: Command, healthy: Path) -> Path:
+    """A KLIP model that has learned two noisy measurements. Not to be written to."""
+    folder = tmp_path_factory.mktemp("fitted") / "noisy"
+    asked = ("--physics", "super:factor=2", "--physics", "super:factor=4", "--noise", 0.02)
+    ran = run("fit", healthy, "--out", folder, *SMALL_KLIP, *asked)
     assert ran.code == 0, ran
     return folder
 
@@ -155,7 +164,7 @@ def test_a_fit_stopped_after_its_training_does_not_train_again(
     out = tmp_path / "model"
     arguments = ["fit", healthy, "--out", out, *SMALL_KLIP, "--physics", LEARNED]
     with monkeypatch.context() as patch:
-        patch.setattr(KLIPModel, "_learn", stop)
+        patch.setattr(klip_model, "learn", stop)
         run(*arguments).refused(130, out, "unfinished", "--resume")
     assert (out / "training/denoiser.safetensors").is_file() and (out / "training/variance.safetensors").is_file()
     ran = run(*arguments, "--resume")
@@ -175,20 +184,15 @@ def test_another_seed_is_another_model_and_the_finished_one_is_not_written_over(
     assert files(copy) == files(klip) and not same_model(copy, klip)
 
 
-def test_several_measurements_and_their_noise_are_learned(
-    tmp_path: Path, run: Command, healthy: Path, new: Path
-) -> None:
-    out = tmp_path / "model"
-    asked = ("--physics", "super:factor=2", "--physics", "blur:sigma=1", "--noise", 0.02)
-    assert run("fit", healthy, "--out", out, *SMALL_KLIP, *asked).code == 0
-    learned = list(json.loads((out / "config.json").read_text())["learned"])
-    assert learned == ["identity", "super:factor=2 noise=0.02", "blur:sigma=1 noise=0.02"]
+def test_several_measurements_and_their_noise_are_learned(tmp_path: Path, run: Command, noisy: Path, new: Path) -> None:
+    learned = list(json.loads((noisy / "config.json").read_text())["learned"])
+    assert learned == ["identity", "super:factor=2 noise=0.02", "super:factor=4 noise=0.02"]
     for noise, said in ((0.02, 0), (0.03, 1)):
-        options = ("--physics", "blur:sigma=1", "--noise", noise, "--no-overlays")
-        ran = run("score", out, new, "--out", tmp_path / str(noise), *options)
+        options = ("--physics", "super:factor=4", "--noise", noise, "--no-overlays")
+        ran = run("score", noisy, new, "--out", tmp_path / str(noise), *options)
         assert ran.code == 0 and len(warnings(ran)) == said, "only the noise that was learned is known"
-    assert "blur:sigma=1 noise=0.03 was not learned" in ran.stderr
-    assert "priorlens fit --physics blur:sigma=1 --noise 0.03 learns it" in ran.stderr
+    assert "super:factor=4 noise=0.03 was not learned" in ran.stderr
+    assert "priorlens fit --physics super:factor=4 --noise 0.03 learns it" in ran.stderr
 
 
 # --- options of the other method
@@ -619,17 +623,37 @@ def test_real_measurements_of_every_format_are_reconstructed_and_scored(
         assert (out / f"overlays/{path.stem}.png").is_file() and (out / f"blocks/{path.stem}.npy").is_file()
 
 
-def test_a_named_measurement_of_a_real_file_is_judged_by_what_was_learned_of_it(
-    tmp_path: Path, run: Command, klip: Path
-) -> None:
+def test_a_real_measurement_is_judged_by_what_was_learned_of_its_sort(tmp_path: Path, run: Command, klip: Path) -> None:
     path = write(tmp_path / "y.npz", y=sinogram(8), physics=LEARNED, noise=0.0)
-    named = run("score", klip, path, "--out", tmp_path / "named", "--physics", LEARNED, "--no-overlays")
-    plain = run("score", klip, path, "--out", tmp_path / "plain", "--no-overlays")
-    assert named.code == plain.code == 0 and not warnings(named)
-    one, other = (rows_of(tmp_path / name / "scores.csv")[0] for name in ("named", "plain"))
-    assert one["psnr"] == one["ssim"] == "", "there is no truth to compare with"
-    assert one["anomaly"] != other["anomaly"] and one["nfe"] == other["nfe"]
-    assert bits_of(tmp_path / "named", path) == bits_of(tmp_path / "plain", path)
+    ignorant = shutil.copytree(klip, tmp_path / "model")
+    config = json.loads((ignorant / "config.json").read_text())
+    del config["learned"][str(parse(LEARNED))]
+    (ignorant / "config.json").write_text(json.dumps(config))
+    found = {}
+    for name, model, *options in [
+        ("plain", klip),
+        ("named", klip, "--physics", LEARNED),
+        ("ignorant", ignorant),
+    ]:
+        ran = run("score", model, path, "--out", tmp_path / name, *options, "--no-overlays")
+        assert ran.code == 0 and len(warnings(ran)) == 1, ran
+        assert "what is usual for real measurements is not known" in warnings(ran)[0]
+        (found[name],) = rows_of(tmp_path / name / "scores.csv")
+    assert found["named"]["psnr"] == found["named"]["ssim"] == "", "there is no truth to compare with"
+    assert found["plain"]["anomaly"] == found["named"]["anomaly"] != found["ignorant"]["anomaly"]
+    assert bits_of(tmp_path / "plain", path) == bits_of(tmp_path / "ignorant", path), "bits are bits"
+
+
+def test_of_several_learned_measurements_of_a_sort_the_named_one_judges(
+    tmp_path: Path, run: Command, noisy: Path
+) -> None:
+    y = phantom()[0, 0].reshape(8, 4, 8, 4).mean((1, 3)).numpy() * 4
+    path = write(tmp_path / "y.npz", y=y, physics="super:factor=4", noise=0.01)
+    anomaly = {}
+    for name, options in {"first": (), "named": ("--physics", "super:factor=4")}.items():
+        assert run("score", noisy, path, "--out", tmp_path / name, *options, "--no-overlays").code == 0
+        anomaly[name] = rows_of(tmp_path / name / "scores.csv")[0]["anomaly"]
+    assert anomaly["first"] != anomaly["named"]
 
 
 def test_the_published_recipe_takes_real_measurements(tmp_path: Path, run: Command, klip: Path) -> None:
