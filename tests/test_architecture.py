@@ -29,7 +29,7 @@ STEPS = {
     "surprise": ("surprise", "feature_prior", "combination", "rules"),
     "detector": (
         *("progress", "checkpoint", "scores", "anodode"),
-        *("image_prior", "klip", "klip_rules", "klip_scores", "klip_folder", "klip_model", "detectors"),
+        *("image_prior", "klip", "weighing", "klip_rules", "klip_scores", "klip_folder", "klip_model", "detectors"),
     ),
     "figures": ("roc", "metrics", "bootstrap", "curves", "evaluation"),
     "pictures": ("pictures", "plots"),

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import ndimage
 
-from priorlens.body import body_mask
+from priorlens.body import body_mask, body_region
 
 ROWS, COLUMNS = np.mgrid[:40, :50].astype(np.float32)
 
@@ -54,3 +54,37 @@ def test_a_narrow_range_far_from_zero() -> None:
     body = disc(20, 25, 10)
     pixels = np.where(body, np.float32(1e7 + 1), np.float32(1e7)).astype(np.float32)
     np.testing.assert_array_equal(body_mask(pixels), body)
+
+
+def abdomen(table: bool = True) -> np.ndarray:
+    """Bone and an organ brighter than the tissue around them, air in the bowel, and a table beneath."""
+    down, across = np.mgrid[:96, :96]
+    pixels = np.zeros((96, 96), np.float32)
+    pixels[np.hypot(down - 45, (across - 48) / 1.3) < 28] = 40
+    pixels[np.hypot(down - 40, across - 35) < 9] = 90
+    pixels[np.hypot(down - 30, across - 55) < 5] = 0
+    pixels[np.hypot(down - 62, across - 48) < 6] = 250
+    pixels[82:84, 10:86] = 120 if table else 0
+    return pixels + np.random.default_rng(0).normal(0, 1, pixels.shape).astype(np.float32)
+
+
+def test_the_region_holds_dark_tissue_and_leaves_the_table_out():
+    pixels = abdomen()
+    truth = np.hypot(*(np.mgrid[:96, :96] - np.array([45, 48])[:, None, None]) / np.array([1, 1.3])[:, None, None]) < 28
+    found = body_region(pixels)
+    overlap = 2 * (found & truth).sum() / (found.sum() + truth.sum())
+    assert overlap > 0.97, overlap
+    assert not found[80:].any()
+    assert not body_mask(pixels)[truth].all(), "Otsu's threshold does not: why there are two"
+
+
+def test_the_region_does_not_ask_for_a_scale():
+    pixels = abdomen()
+    assert np.array_equal(body_region(pixels), body_region((3 * pixels - 500).astype(np.float32)))
+
+
+def test_where_the_frame_is_as_bright_as_the_rest_the_region_is_the_mask():
+    rng = np.random.default_rng(0)
+    pixels = np.ones((32, 32), np.float32) + rng.normal(0, 0.1, (32, 32)).astype(np.float32)
+    pixels[10:20, 10:20] = 0
+    assert np.array_equal(body_region(pixels), body_mask(pixels))

@@ -21,3 +21,27 @@ def body_mask(pixels: Float32[np.ndarray, "height width"]) -> Bool[np.ndarray, "
     components, _ = ndimage.label(exact > threshold_otsu(exact))
     sizes = np.bincount(components.ravel())[1:]  # 0 is the background
     return ndimage.binary_fill_holes(components == 1 + int(np.argmax(sizes)))
+
+
+def body_region(pixels: Float32[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
+    """All of the body, dark tissue too: what is brighter than the image's border, closed, without table and wires.
+
+    The border is taken to show background: brighter is what exceeds the 90th percentile of a frame around the image by
+    a twentieth of the image's range. Where the frame is as bright as the rest, as in images cropped to the body, or
+    where hardly anything is brighter, it is `body_mask`.
+    """
+    height, width = pixels.shape
+    margin = max(1, round(0.03 * min(height, width)))
+    frame = np.ones(pixels.shape, dtype=bool)
+    frame[margin:-margin, margin:-margin] = False
+    low, high = np.percentile(pixels, (1.0, 99.0))
+    brighter = pixels > np.percentile(pixels[frame], 90) + 0.05 * (high - low)
+    radius = max(1, round(0.02 * min(height, width)))
+    whole = ndimage.binary_opening(brighter, iterations=max(1, radius // 2))
+    whole = ndimage.binary_fill_holes(ndimage.binary_closing(np.pad(whole, 2 * radius), iterations=radius))
+    components, count = ndimage.label(whole[2 * radius : -2 * radius, 2 * radius : -2 * radius])
+    if count == 0:
+        return body_mask(pixels)
+    sizes = np.bincount(components.ravel())[1:]
+    largest = components == 1 + int(np.argmax(sizes))
+    return largest if largest.mean() >= 0.05 else body_mask(pixels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +25,13 @@ LARGEST = 400
 
 
 def plant_each(
-    prepared: Float32[np.ndarray, "image channel size size"], rng: np.random.Generator
+    prepared: Float32[np.ndarray, "image channel size size"],
+    rng: np.random.Generator,
+    body: Callable[[Float32[np.ndarray, "size size"]], Bool[np.ndarray, "size size"]] = body_mask,
 ) -> tuple[list[Float32[np.ndarray, "channel size size"]], list[Bool[np.ndarray, "size size"]]]:
     """Copies of images with one artefact each, the same in all channels, and where it lies.
+
+    body: finds where in an image they may lie.
 
     Each image gives as many copies as it takes to make about 240; where nothing can be planted, none.
     """
@@ -36,7 +40,7 @@ def plant_each(
         for image in prepared:
             grey = image.mean(0)
             try:
-                planted = plant(grey, body_mask(grey), rng)
+                planted = plant(grey, body(grey), rng)
             except InputError:
                 continue
             images.append((image + (planted.pixels - grey)).astype(np.float32))

@@ -10,7 +10,6 @@ from typing import Any
 from torch import Tensor
 
 from priorlens.checkpoint import read_checkpoint, under, versions, write_checkpoint
-from priorlens.combination import reading_names
 from priorlens.errors import InputError, ModelError, WeightsError
 from priorlens.image_prior import ImagePrior
 from priorlens.klip import SIGMAS, WIDTHS
@@ -80,9 +79,8 @@ def _fitted(tensors: dict[str, Tensor], config: dict[str, Any]) -> Fitted:
     facts = config["prior"]["external"]
     external = empty_external(facts) if facts else None
     prior = ImagePrior(preparation.channels, patch=config["prior"]["patch"], external=external).load_tensors(tensors)
-    names = reading_names(["image"], sigmas=SIGMAS, widths=WIDTHS)
     learned = {
-        text: Learned.restored(names, under(f"learned.{index}", tensors), known)
+        text: Learned.restored(under(f"learned.{index}", tensors), known)
         for index, (text, known) in enumerate(config["learned"].items())
     }
     return Fitted(dict(config["settings"]), preparation, prior, learned, dict(config["trained_on"]))

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from priorlens.body import body_region
 from priorlens.errors import InputError, ModelError
 from priorlens.held_out import evenly, hold_out, plant_each
 from priorlens.image_prior import LARGEST_WHOLE, STEPS, ImagePrior, fit_image_prior, stages
@@ -376,7 +377,7 @@ class KLIPModel:
 
     def _planted(self, healthy: Float[Tensor, "image channel side side"]) -> tuple[Tensor, Tensor]:
         """Some of the images with artefacts in them, and where these lie."""
-        images, masks = plant_each(healthy.numpy(), np.random.default_rng(self.seed))
+        images, masks = plant_each(healthy.numpy(), np.random.default_rng(self.seed), body_region)
         if not images:
             raise InputError("no artefact can be planted in the healthy images; are they nearly empty?")
         chosen = evenly(range(len(images)), self._most_seen)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, TypeVar, get_args
 
 import torch
@@ -17,12 +17,13 @@ from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 from torch import Tensor
 
-from priorlens.combination import Combination, Readings, fit_combination, join, readings
+from priorlens.combination import Readings, join, readings
 from priorlens.errors import InputError
 from priorlens.klip import Findings
 from priorlens.posterior.divergence import block_sums
 from priorlens.scores import HealthyStatistics
 from priorlens.surprise import smooth
+from priorlens.weighing import CONTEXT, Weighing, context, fit_weighing
 
 KLIPRule = Literal["combined", "coherent", "squares", "standardised", "reference"]
 KLIP_RULES: tuple[KLIPRule, ...] = get_args(KLIPRule)
@@ -40,9 +41,6 @@ FLOOR = 1e-5
 """Of a drift's energy, relative to that of white data's error (`combination.readings`)."""
 
 
-_COMBINED = ("usual", "spread", "figures", "weights")
-
-
 @dataclass(frozen=True)
 class Window:
     """Where a rule looks: noise levels low <= sigma <= high, one width, and blocks of so many pixels a side."""
@@ -57,13 +55,13 @@ class Window:
 class Learned:
     """What the rules know of one measurement, from healthy images alone.
 
-    combination: weights of all readings. share: of an image, that rule "combined" reads its figure from.
+    weighing: of all readings, for rule "combined". share: of an image, that rule "combined" reads its figure from.
     windows: of the rules "coherent" and "squares".
     planted_auroc: of each rule's figure, planted against untouched. It is what was chosen by, so no measure of quality.
     statistics: of each rule on the untouched images.
     """
 
-    combination: Combination
+    weighing: Weighing
     share: float
     windows: dict[str, Window]
     planted_auroc: dict[str, float]
@@ -71,12 +69,11 @@ class Learned:
 
     def tensors(self) -> dict[str, Tensor]:
         """What of it goes into a model's tensors."""
-        return {name: getattr(self.combination, name) for name in _COMBINED}
+        return {one.name: getattr(self.weighing, one.name) for one in fields(Weighing)}
 
     def config(self) -> dict[str, Any]:
         """The rest: plain data for JSON."""
         return {
-            "bias": self.combination.bias,
             "share": self.share,
             "windows": {rule: asdict(window) for rule, window in self.windows.items()},
             "planted_auroc": self.planted_auroc,
@@ -84,11 +81,10 @@ class Learned:
         }
 
     @classmethod
-    def restored(cls, names: tuple[str, ...], tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Learned:
-        """From `tensors`, `config` and the names of the readings. Raises KeyError, TypeError where they do not fit."""
-        own = {name: tensors[name] for name in _COMBINED}
+    def restored(cls, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Learned:
+        """From `tensors` and `config`. Raises KeyError or TypeError where they do not fit."""
         return cls(
-            Combination(names, **own, bias=float(config["bias"])),
+            Weighing(**tensors),
             float(config["share"]),
             {rule: Window(**window) for rule, window in config["windows"].items()},
             dict(config["planted_auroc"]),
@@ -115,7 +111,7 @@ def learned_facts(learned: Mapping[str, Learned]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the rules read of images: `readings` of their surprise, and the bits of every noise level."""
+    """What the rules read of images: `readings` of their surprise, with its context, and bits of every noise level."""
 
     readings: Readings
     bits: Float[Tensor, "image sigma side side"]
@@ -127,8 +123,14 @@ class Seen:
         """In main memory, where the rules learn."""
         divergence, side = found.divergence, found.divergence.energy.shape[-1]
         weights = divergence.weights.to(divergence.energy)[:, None, None]
+        read = readings(
+            {"image": found.surprise.cpu()}, side, sigmas=divergence.sigmas, widths=found.widths, floor=FLOOR
+        )
+        around = context(found.reconstruction.cpu())
+        names = (*read.names, *(f"context {name}" for name in CONTEXT))
+        means = torch.cat([read.means, around.flatten(2).mean(2)], 1)
         return cls(
-            readings({"image": found.surprise.cpu()}, side, sigmas=divergence.sigmas, widths=found.widths, floor=FLOOR),
+            Readings(names, torch.cat([read.maps, around], 1), means),
             (divergence.energy * weights / math.log(2)).cpu(),
             divergence.sigmas,
             found.widths,
@@ -160,7 +162,7 @@ def judge(rule: KLIPRule, learned: Learned, seen: Seen) -> KLIPVerdict:
     squares: bits of the plain sum of squares, as published; the sum over the largest block.
     """
     if rule == "combined":
-        anomaly_map = learned.combination.anomaly_map(seen.readings)
+        anomaly_map = learned.weighing.anomaly_map(seen.readings.maps)
         return KLIPVerdict(_highest(anomaly_map, learned.share), anomaly_map)
     if rule == "standardised":
         chosen = [i for i, name in enumerate(seen.readings.names) if " standardised " in name]
@@ -168,7 +170,7 @@ def judge(rule: KLIPRule, learned: Learned, seen: Seen) -> KLIPVerdict:
         block = learned.windows["squares"].block
         return KLIPVerdict(_largest_block(rule, block, energy), smooth(energy[:, None], block / 4)[:, 0])
     window = learned.windows[rule]
-    pixels = _windowed(rule, window, seen, learned.combination.usual)
+    pixels = _windowed(rule, window, seen, learned.weighing.usual)
     if rule == "squares":  # a block's bits at each pixel: what a single pixel has says little
         return KLIPVerdict(_largest_block(rule, window.block, pixels), smooth(pixels[:, None], window.block / 4)[:, 0])
     return KLIPVerdict(_largest_block(rule, window.block, pixels), pixels)
@@ -180,15 +182,16 @@ def learn(untouched: Seen, changed: Seen, masks: Bool[Tensor, "artefact side sid
     The window of a rule, and the share of "combined", are those by whose figure planted images are best told apart from
     untouched ones.
     """
-    combination = fit_combination(untouched.readings, changed.readings, masks, seed)
-    maps = [combination.anomaly_map(seen.readings) for seen in (untouched, changed)]
+    usual = untouched.readings.means.mean(0)
+    weighing = fit_weighing(usual, changed.readings.maps, masks, seed)
+    maps = [weighing.anomaly_map(seen.readings.maps) for seen in (untouched, changed)]
     shares = {share: [_highest(one, share) for one in maps] for share in SHARES}
     share, auroc = _best(shares)
     windows: dict[str, Window] = {}
     told = {"combined": auroc}
     for rule in ("coherent", "squares"):
-        windows[rule], told[rule] = _best(_of_windows(rule, (untouched, changed), combination.usual))
-    learned = Learned(combination, share, windows, told, {})
+        windows[rule], told[rule] = _best(_of_windows(rule, (untouched, changed), usual))
+    learned = Learned(weighing, share, windows, told, {})
     statistics: dict[str, HealthyStatistics] = {}
     for rule in LEARNED:
         verdict = judge(rule, learned, untouched)

@@ -43,7 +43,7 @@ class Judged:
 def judged(found: Findings, seen: Seen, learned: Learned, verdict: KLIPVerdict) -> Judged:
     """What the rules but "reference" say."""
     divergence = found.divergence
-    above = seen.readings.means - learned.combination.usual
+    above = seen.readings.means - learned.weighing.usual
     names = [name for name in seen.readings.names if " coherent " in name]
     coherent = above[:, [seen.readings.names.index(name) for name in names]]
     sigmas = torch.tensor(divergence.sigmas).expand(len(above), -1)
