@@ -164,6 +164,6 @@ def test_newer(model, schema):
 
 def test_versions_name_what_a_model_was_made_with():
     found = checkpoint.versions()
-    assert found.keys() == {"python", "priorlens", "torch", "timm", "numpy"}
+    assert found.keys() == {"python", "priorlens", "torch", "timm", "deepinv", "numpy"}
     assert json.dumps(found)
     assert found["torch"].partition("+")[0] == torch.__version__.partition("+")[0]

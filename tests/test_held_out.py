@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from priorlens import held_out
 from priorlens.errors import InputError
 from priorlens.held_out import PLANTED_EACH, hold_out, plant_each, planted_count
+from priorlens.planted import INSIDE
 
 
 @settings(max_examples=60, deadline=None)
@@ -66,6 +67,22 @@ def test_each_copy_differs_from_its_image_and_only_at_the_mask(channels):
         assert mask.any() and image.dtype == np.float32 and image.shape == (channels, 48, 48)
         assert np.abs(change[0][mask]).mean() > 5 * np.abs(change[0][~mask]).mean()
         assert np.allclose(change, change[:1], atol=1e-6), "the same in all channels"
+
+
+def test_artefacts_lie_in_what_is_taken_for_the_body():
+    """By default the bright disc; a body of one's own is found in each image's mean over channels."""
+    healthy, seen = images(2, channels=3), []
+
+    def upper(grey: np.ndarray) -> np.ndarray:
+        seen.append(grey)
+        return np.arange(48)[:, None] + np.zeros((48, 48)) < 24
+
+    _, masks = plant_each(healthy, np.random.default_rng(0), upper)
+    np.testing.assert_array_equal(seen, np.tile(healthy.mean(1), (PLANTED_EACH, 1, 1)))
+    assert len(masks) == planted_count(2)
+    assert all(mask[:24].sum() >= INSIDE * mask.sum() for mask in masks)
+    _, anywhere = plant_each(healthy, np.random.default_rng(0))
+    assert any(mask[:24].sum() < INSIDE * mask.sum() for mask in anywhere)
 
 
 def test_artefacts_differ_and_the_seed_decides_them():

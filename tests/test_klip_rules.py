@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -32,9 +32,10 @@ from priorlens.klip_rules import (
 from priorlens.posterior.divergence import Divergence, quadrature
 from priorlens.scores import HealthyStatistics
 from priorlens.surprise import Surprise, smooth
+from priorlens.weighing import CONTEXT, Weighing, context
 
 SIGMAS, WIDTHS, SIDE = (0.1, 0.2, 0.4), (0.0, 1.0), 16
-NAMES = reading_names(["image"], sigmas=SIGMAS, widths=WIDTHS)
+NAMES = (*reading_names(["image"], sigmas=SIGMAS, widths=WIDTHS), *(f"context {name}" for name in CONTEXT))
 OWN = ("combined", "coherent", "squares")
 
 
@@ -51,7 +52,7 @@ def findings(images: int, seed: int) -> Findings:
     energy = 0.1 * (0.5 + uniform(*at, seed=seed + 4)) * (0.8 + 0.4 * uniform(images, 1, 1, 1, seed=seed + 5))
     found = Surprise(torch.zeros(images, SIDE, SIDE), energy, expected, standardised, coherent, nfe=1)
     weighed = Divergence(SIGMAS, quadrature(SIGMAS), energy, 1, 1)
-    return Findings(weighed, found, torch.zeros(images, 1, SIDE, SIDE), WIDTHS, 1)
+    return Findings(weighed, found, uniform(images, 1, SIDE, SIDE, seed=seed + 7), WIDTHS, 1)
 
 
 def planted(seed: int, level: int = 1, width: int = 1, images: int = 24) -> tuple[Findings, Tensor]:
@@ -129,6 +130,13 @@ def test_readings_are_log2_of_the_surprise(untouched):
     torch.testing.assert_close(standardised, (found.standardised[:, 1] + FLOOR).log2())
 
 
+def test_readings_are_followed_by_the_context_of_the_image(untouched):
+    around = context(findings(24, seed=0).reconstruction)
+    assert around.shape[1] == len(CONTEXT) and around.std() > 0
+    torch.testing.assert_close(untouched.readings.maps[:, -len(CONTEXT) :], around)
+    torch.testing.assert_close(untouched.readings.means, untouched.readings.maps.mean((2, 3)), rtol=1e-4, atol=1e-5)
+
+
 def test_batches_are_joined_in_order(untouched):
     both = Seen.joined([untouched, Seen.of(findings(3, seed=50))])
     assert both.bits.shape[0] == both.readings.maps.shape[0] == 27
@@ -140,11 +148,14 @@ def test_batches_are_joined_in_order(untouched):
 # --- what rules say
 
 
-def test_combined_is_the_weighted_readings_and_their_highest_share(learned, changed):
-    """Map: sum of weight times reading, and the bias. Figure: mean of the share of pixels that is highest."""
+def test_combined_is_the_weighed_readings_and_their_highest_share(learned, changed):
+    """Map: what the network makes of each pixel's readings. Figure: mean of the share of pixels that is highest."""
     verdict = judge("combined", learned, changed)
-    weights, bias = learned.combination.weights.numpy(), learned.combination.bias
-    by_hand = np.tensordot(weights, changed.readings.maps.numpy(), (0, 1)) + bias
+    known = {name: value.double().numpy() for name, value in learned.tensors().items()}
+    pixels = np.moveaxis(changed.readings.maps.double().numpy(), 1, -1)
+    hidden = (pixels - known["mean"]) / known["deviation"] @ known["inner"].T + known["inner_bias"]
+    odds = hidden / (1 + np.exp(-hidden)) @ known["outer"][0] + known["outer_bias"]
+    by_hand = odds / math.log(2)
     np.testing.assert_allclose(verdict.anomaly_map, by_hand, rtol=1e-4, atol=1e-4)
     for share in SHARES:
         count = max(1, round(share * SIDE**2))
@@ -173,7 +184,7 @@ def test_squares_over_all_levels_and_one_block_is_the_whole_divergence(learned, 
 @pytest.mark.parametrize("window", [Window(0.1, 0.4, 1.0, 4), Window(0.2, 0.2, 0.0, 8)])
 def test_coherent_is_the_largest_blocks_mean_of_bits_above_usual(learned, changed, window):
     verdict = judge("coherent", replace(learned, windows={"coherent": window}), changed)
-    by_hand = coherent_by_hand(changed, window, learned.combination.usual)
+    by_hand = coherent_by_hand(changed, window, learned.weighing.usual)
     np.testing.assert_allclose(verdict.anomaly_map, by_hand, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(verdict.anomaly, block_means(by_hand, window.block).max(0), rtol=1e-4, atol=1e-5)
 
@@ -195,7 +206,7 @@ def test_a_block_at_the_border_has_fewer_pixels(learned, changed, rule):
     if rule == "squares":
         pixels = squares_by_hand(changed, window)
     else:
-        pixels = coherent_by_hand(changed, window, learned.combination.usual)
+        pixels = coherent_by_hand(changed, window, learned.weighing.usual)
     parts = [pixels[:, i : i + 7, j : j + 7].reshape(24, -1) for i in (0, 7, 14) for j in (0, 7, 14)]
     figures = [part.sum(1) if rule == "squares" else part.mean(1) for part in parts]
     np.testing.assert_allclose(verdict.anomaly, np.max(figures, axis=0), rtol=1e-4, atol=1e-5)
@@ -214,6 +225,7 @@ def test_no_image_depends_on_those_beside_it(learned, rule):
     found = planted(seed=100)[0]
     last = replace(
         found,
+        reconstruction=found.reconstruction[5:6],
         divergence=replace(found.divergence, energy=found.divergence.energy[5:6]),
         surprise=replace(
             found.surprise, **{k: v[5:6] for k, v in vars(found.surprise).items() if isinstance(v, Tensor)}
@@ -241,7 +253,7 @@ def test_the_share_is_the_one_of_highest_planted_auroc(learned, untouched, chang
 def test_the_coherent_window_is_the_one_of_highest_planted_auroc(learned, untouched, changed):
     told = {}
     for window in windows(WIDTHS):
-        pixels = [coherent_by_hand(seen, window, learned.combination.usual) for seen in (untouched, changed)]
+        pixels = [coherent_by_hand(seen, window, learned.weighing.usual) for seen in (untouched, changed)]
         told[window] = told_apart(*(block_means(one, window.block).max(0) for one in pixels))
     chosen = learned.windows["coherent"]
     assert told[chosen] == pytest.approx(max(told.values()), abs=2e-3), "float32 may break a tie otherwise"
@@ -284,7 +296,7 @@ def test_nothing_is_lost_on_the_way_to_a_file(learned, changed):
     config = json.loads(json.dumps(learned.config(), allow_nan=False))
     tensors = {name: value.clone() for name, value in learned.tensors().items()}
     assert all(isinstance(value, Tensor) for value in tensors.values())
-    again = Learned.restored(NAMES, tensors, config)
+    again = Learned.restored(tensors, config)
     assert again.config() == learned.config()
     assert (again.share, again.windows, again.statistics) == (learned.share, learned.windows, learned.statistics)
     for rule in OWN:
@@ -292,14 +304,16 @@ def test_nothing_is_lost_on_the_way_to_a_file(learned, changed):
         assert torch.equal(one.anomaly, other.anomaly) and torch.equal(one.anomaly_map, other.anomaly_map)
 
 
-@pytest.mark.parametrize("missing", ["usual", "weights", "bias", "share", "windows", "statistics"])
+@pytest.mark.parametrize(
+    "missing", [*(one.name for one in fields(Weighing)), "share", "windows", "planted_auroc", "statistics"]
+)
 def test_what_is_incomplete_cannot_be_restored(learned, missing):
     tensors = {name: value for name, value in learned.tensors().items() if name != missing}
     config = {name: value for name, value in learned.config().items() if name != missing}
-    with pytest.raises(KeyError):
-        Learned.restored(NAMES, tensors, config)
+    with pytest.raises(KeyError if missing in learned.config() else TypeError):
+        Learned.restored(tensors, config)
     with pytest.raises(TypeError):
-        Learned.restored(NAMES, learned.tensors(), learned.config() | {"windows": {"squares": {"low": 1.0}}})
+        Learned.restored(learned.tensors(), learned.config() | {"windows": {"squares": {"low": 1.0}}})
 
 
 def test_a_window_or_a_block_of_the_users_own_takes_the_place_of_the_learned_one(learned):
@@ -311,7 +325,7 @@ def test_a_window_or_a_block_of_the_users_own_takes_the_place_of_the_learned_one
         assert window == replace(learned.windows[rule], block=3)
     for rule, window in learned.within((0.1, 0.1), None).windows.items():
         assert window == replace(learned.windows[rule], low=0.1, high=0.1)
-    assert own.combination is learned.combination and own.statistics == learned.statistics
+    assert own.weighing is learned.weighing and own.statistics == learned.statistics
     assert learned.within((0.0, math.inf), None).windows["squares"].low == 0.0
 
 

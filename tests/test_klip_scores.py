@@ -11,7 +11,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
-from priorlens.combination import Combination, reading_names
+from priorlens.combination import reading_names
 from priorlens.errors import InputError
 from priorlens.images import Image
 from priorlens.klip import KLIP, SIGMAS, WIDTHS
@@ -23,10 +23,11 @@ from priorlens.posterior.reference import Reference, reference, respaced
 from priorlens.preparation import Preparation
 from priorlens.prior.oracles import GaussianDenoiser
 from priorlens.surprise import surprise
+from priorlens.weighing import CONTEXT, Weighing
 
 SIDE = 16
 SHAPE = (1, SIDE, SIDE)
-NAMES = reading_names(["image"], sigmas=SIGMAS, widths=WIDTHS)
+NAMES = (*reading_names(["image"], sigmas=SIGMAS, widths=WIDTHS), *(f"context {name}" for name in CONTEXT))
 FIGURES = ("kl_total", "kl_block", "psnr", "ssim")
 PREPARATION = Preparation(1, SIDE, Intensity("range", 100.0, 300.0))
 
@@ -52,9 +53,10 @@ def learned() -> Learned:
     """Weights and usual values that are only there to be told apart."""
     count = len(NAMES)
     usual, weights = torch.linspace(-2, 2, count), torch.linspace(-1, 1, count)
-    combination = Combination(NAMES, usual, torch.ones(count), torch.zeros(2, count), weights, 0.5)
+    one = torch.ones(1)
+    weighing = Weighing(usual, torch.zeros(count), torch.ones(count), weights[None], 0 * one, one[None], 0.5 * one)
     windows = {"coherent": Window(0.1, 0.25, 1.5, 4), "squares": Window(0.05, 0.4, 0.0, 4)}
-    return Learned(combination, 0.04, windows, {}, {})
+    return Learned(weighing, 0.04, windows, {}, {})
 
 
 def judge_all(learned: Learned, prior: GaussianDenoiser, x: Tensor, rule: str = "squares") -> Judged:
@@ -96,7 +98,7 @@ def test_a_spectrums_widths_are_bits_above_what_is_usual(learned, prior):
     batch = judged(found, seen, learned, judge("combined", learned, seen))
     for i, sigma in enumerate(SIGMAS):
         for j, width in enumerate(WIDTHS):
-            usual = learned.combination.usual[NAMES.index(f"image coherent sigma={sigma:g} width={width:g}")]
+            usual = learned.weighing.usual[NAMES.index(f"image coherent sigma={sigma:g} width={width:g}")]
             expected = (found.surprise.coherent[:, i, j] + 1e-5).log2().mean((1, 2)) - usual
             torch.testing.assert_close(batch.spectrum[:, i, 2 + j], expected, rtol=1e-4, atol=1e-4)
 

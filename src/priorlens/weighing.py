@@ -33,8 +33,9 @@ def context(x: Float[Tensor, "image channel rows columns"]) -> Float[Tensor, "im
     """Of each pixel, mean over channels: log2 energy of the gradient and of what smoothing removes, and brightness."""
     grey = x.mean(1, keepdim=True)
     level = smooth(grey, 1.0)
-    gradient = sum((0.5 * (level.roll(-1, axis) - level.roll(1, axis))).square() for axis in (2, 3))
-    edge, noise = torch.as_tensor(gradient), (grey - level).square()
+    framed = F.pad(level, (1, 1, 1, 1), mode="replicate")
+    down, across = framed[:, :, 2:, 1:-1] - framed[:, :, :-2, 1:-1], framed[:, :, 1:-1, 2:] - framed[:, :, 1:-1, :-2]
+    edge, noise = 0.25 * (down.square() + across.square()), (grey - level).square()
     energies = [edge, smooth(edge, 2.0), smooth(edge, 4.0), smooth(noise, 3.0)]
     return torch.cat([*((e + _FLOOR).log2() for e in energies), level, level.square(), smooth(grey, 4.0)], 1)
 

@@ -28,7 +28,7 @@ def small() -> Iterator[None]:
     read = AnoDODE.load
     load = cache(lambda folder, written: read(folder))
 
-    def load_once(folder: Path) -> AnoDODE:
+    def load_once(folder: Path, *, device: str | None = None) -> AnoDODE:
         config = folder / "config.json"
         return copy(load(folder, config.stat().st_mtime_ns if config.is_file() else None))
 

@@ -21,7 +21,7 @@ from command_line import Command, Draw, Ran
 from PIL import Image
 
 import priorlens
-from priorlens import detectors, image_prior, klip_model, klip_rules
+from priorlens import detectors, image_prior, klip_model, klip_rules, weighing
 from priorlens.anodode import AnoDODE
 from priorlens.klip import SIGMAS, WIDTHS
 from priorlens.klip_scores import steps_within
@@ -37,11 +37,12 @@ FIGURES = ["kl_total", "kl_block"]
 
 @pytest.fixture(autouse=True, scope="module")
 def small_networks(small: None) -> Iterator[None]:
-    """Networks of a few thousand weights, one size of block to choose, few steps of the published recipe."""
+    """Networks of a few thousand weights, one size of block to choose, one epoch, few steps of the published recipe."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(image_prior, "_DENOISER", (8, 8))
         patch.setattr(image_prior, "_VARIANCE", (8, 8))
         patch.setattr(klip_rules, "BLOCKS", (4,))
+        patch.setattr(weighing, "_EPOCHS", 1)
         patch.setattr(klip_model, "REFERENCE_STEPS", REFERENCE_STEPS)
         yield
 

@@ -12,10 +12,11 @@ from command_line import Command
 from typer.testing import CliRunner
 
 import priorlens
-from priorlens import anodode
+from priorlens import anodode, klip_rules
 from priorlens.__main__ import app
-from priorlens.commands.options import Rule
+from priorlens.commands.options import Posterior, Rule
 from priorlens.errors import InputError
+from priorlens.posterior.denoisers import POSTERIORS
 
 COMMANDS = ("demo", "fit", "score", "evaluate", "inspect")
 SOURCE = Path(priorlens.__file__).parents[1]
@@ -67,7 +68,9 @@ def test_every_command_explains_itself(run: Command, command: str) -> None:
 
 
 def test_the_rules_that_help_lists_are_the_detectors() -> None:
-    assert tuple(rule.value for rule in Rule) == anodode.RULES
+    own = [rule for rule in klip_rules.KLIP_RULES if rule != "reference"]  # which is a recipe
+    assert tuple(rule.value for rule in Rule) == tuple(dict.fromkeys([*anodode.RULES, *own]))
+    assert tuple(one.value for one in Posterior) == POSTERIORS
 
 
 def test_wrong_options_are_exit_2(run: Command) -> None:
