@@ -90,7 +90,8 @@ Noise = Annotated[
         "--noise",
         min=0,
         metavar="S",
-        help="klip: standard deviation of the noise that the simulation adds. Default: 0.",
+        help="klip: standard deviation of the noise that the simulation adds to the measurement, by an operator of norm 1. "
+        "Default: 0.",
     ),
 ]
 PosteriorName = Annotated[
