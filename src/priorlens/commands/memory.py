@@ -14,8 +14,8 @@ _KEPT = 2**28
 def keep_freed_memory() -> None:
     """Ask glibc to keep freed memory: else every large tensor is mapped and zeroed anew.
 
-    Elsewhere, and where it is refused, nothing happens. Measured on one core, training a small U-Net at 64x64: 145 ms an
-    image without it, 55 to 76 with.
+    Elsewhere, and where it is refused, nothing happens. Measured on one core, training a small U-Net at 64x64:
+    145 ms an image without it, 55 to 76 with.
     """
     if not sys.platform.startswith("linux"):
         return
