@@ -90,7 +90,7 @@ Noise = Annotated[
         "--noise",
         min=0,
         metavar="S",
-        help="klip: standard deviation of the noise that the simulation adds to the measurement (operators have norm 1). "
+        help="klip: standard deviation of the noise that the simulation adds to y, of an operator of norm 1. "
         "Default: 0.",
     ),
 ]
