@@ -17,7 +17,7 @@ import timm
 from command_line import SMALL, Command, Draw
 from PIL import Image
 
-from priorlens import anodode, checkpoint, outputs
+from priorlens import anodode, checkpoint, detectors, outputs
 
 Break = Callable[[Path], object]
 
@@ -330,7 +330,7 @@ def test_ctrl_c_before_there_is_anything_to_keep(
     def interrupt(*_: object, **__: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(anodode.AnoDODE, "load", interrupt)
+    monkeypatch.setattr(detectors, "load_detector", interrupt)
     run("score", "model", healthy, "--out", tmp_path / "out").refused(130, "nothing is half-written")
     assert not (tmp_path / "out").exists()
 
