@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "priorlens"
 
 STEPS = {
-    "ground": ("errors", "outputs"),
+    "ground": ("errors", "outputs", "checkpoint"),
     "images": ("images", "manifest", "datasets", "body", "normalise", "preparation"),
     "made images": ("planted", "held_out", "cohort"),
     "features": ("features", "whitening"),
@@ -28,7 +28,7 @@ STEPS = {
     "posterior": ("posterior.denoisers", "posterior.sampling", "posterior.divergence", "posterior.reference"),
     "surprise": ("surprise", "feature_prior", "combination", "rules"),
     "detector": (
-        *("progress", "checkpoint", "scores", "anodode"),
+        *("progress", "scores", "anodode"),
         *("image_prior", "klip", "weighing", "klip_rules", "klip_scores", "klip_folder", "klip_model", "detectors"),
     ),
     "figures": ("roc", "metrics", "bootstrap", "curves", "evaluation"),

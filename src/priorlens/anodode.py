@@ -20,7 +20,6 @@ from priorlens.feature_prior import FeaturePrior, fit_feature_prior, total_steps
 from priorlens.features import DEFAULT_BACKBONE, empty_pyramid, load_pyramid
 from priorlens.held_out import evenly, hold_out, plant_each, planted_count
 from priorlens.images import Image
-from priorlens.normalise import Intensity
 from priorlens.outputs import prepare_folder
 from priorlens.preparation import Preparation, as_image, healthy_images
 from priorlens.progress import Progress, Reporter
@@ -217,8 +216,7 @@ class AnoDODE:
         settings = dict(config["settings"])
         weights = settings.pop("weights")
         detector = cls(**settings, weights=Path(weights) if weights else None, device=device)
-        prepared = dict(config["preparation"])
-        detector.preparation_ = Preparation(**prepared | {"intensity": Intensity(**prepared["intensity"])})
+        detector.preparation_ = Preparation.restored(config["preparation"])
         detector.pyramid_ = empty_pyramid(detector.backbone, detector.zooms)
         detector.pyramid_.backbone.load_state_dict(under("backbone", tensors))
         detector.pyramid_.to(detector.device)

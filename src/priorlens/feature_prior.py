@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from priorlens.checkpoint import under
 from priorlens.features import Scale
 from priorlens.prior.denoiser import Preconditioned
 from priorlens.prior.network import UNet
 from priorlens.prior.ode import Likelihood, encode, log_likelihood
-from priorlens.prior.training import Schedule, denoising_loss, train, variance_loss
+from priorlens.prior.training import OnStage, Schedule, denoising_loss, of_stage, train, variance_loss
 from priorlens.prior.variance import VarianceHead
 from priorlens.surprise import Surprise, surprise
 from priorlens.whitening import Whitening
@@ -80,8 +80,7 @@ class FeaturePrior:
         whitening = Whitening(tensors["whitening.mean"], tensors["whitening.matrix"], float("nan"))
         prior = cls(scale, whitening, bf16)
         for part, module in (("denoiser", prior.denoiser), ("variance", prior.variance)):
-            own = {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
-            module.load_state_dict(own)
+            module.load_state_dict(under(part, tensors))
         return prior
 
     def whiten(
@@ -122,10 +121,6 @@ class FeaturePrior:
         return (x - back).square().mean(1).cpu(), up.nfe + 1
 
 
-OnStep = Callable[[str, int, int, float], None]
-"""Called with a stage's name, its step, its number of steps, and the loss."""
-
-
 def stages(scale: Scale, steps: int) -> list[tuple[str, int]]:
     """The stages in which a scale is learned, with their steps, where `steps` are asked for on the scale of 1000."""
     learned = max(1, round(_PLANS[scale.stride].steps * steps / 1000))
@@ -140,7 +135,7 @@ def fit_feature_prior(
     seed: int,
     device: torch.device,
     state: Path | None,
-    on_step: OnStep,
+    on_step: OnStage,
 ) -> FeaturePrior:
     """Whitening, then the denoiser, then its variance head, each learned from healthy features."""
     whitening = Whitening.fit(features, COMPONENTS, torch.Generator().manual_seed(seed))
@@ -159,13 +154,9 @@ def fit_feature_prior(
             Schedule(count),
             seed=seed,
             state=state / f"{stage.replace(' ', '_')}.safetensors" if state else None,
-            on_step=partial(_report, on_step, stage, count),
+            on_step=of_stage(on_step, stage, count),
         )
     return prior
-
-
-def _report(on_step: OnStep, stage: str, steps: int, step: int, loss: float) -> None:
-    on_step(stage, step, steps, loss)
 
 
 def total_steps(scales: Sequence[Scale], steps: int) -> int:

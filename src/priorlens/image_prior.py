@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +15,7 @@ from priorlens.prior.external import ExternalPrior
 from priorlens.prior.network import UNet
 from priorlens.prior.patches import Patched
 from priorlens.prior.scaled import Scaled
-from priorlens.prior.training import Schedule, denoising_loss, train, variance_loss
+from priorlens.prior.training import OnStage, Schedule, denoising_loss, of_stage, train, variance_loss
 from priorlens.prior.variance import ScaledVariance, VarianceHead
 from priorlens.prior.views import Views
 
@@ -102,10 +100,6 @@ class ImagePrior:
         return self
 
 
-OnStep = Callable[[str, int, int, float], None]
-"""Called with a stage's name, its step, its number of steps, and the loss."""
-
-
 def stages(steps: int, external: bool) -> list[tuple[str, int]]:
     """The stages in which an image prior is learned, with their steps."""
     variance = ("variance", max(1, round(steps * VARIANCE_SHARE)))
@@ -119,7 +113,7 @@ def fit_image_prior(
     steps: int,
     seed: int,
     state: Path | None,
-    on_step: OnStep,
+    on_step: OnStage,
 ) -> None:
     """Train the denoiser, unless it was brought along, then its variance head, on healthy images in [0, 1]."""
     data = 2 * images - 1
@@ -138,10 +132,6 @@ def fit_image_prior(
             seed=seed + (stage == "variance"),  # else the head would meet the very draws the denoiser learned from
             views=views,
             state=state / f"{stage}.safetensors" if state else None,
-            on_step=partial(_report, on_step, stage, count),
+            on_step=of_stage(on_step, stage, count),
         )
         module.requires_grad_(False)
-
-
-def _report(on_step: OnStep, stage: str, steps: int, step: int, loss: float) -> None:
-    on_step(stage, step, steps, loss)

@@ -14,7 +14,6 @@ from priorlens.errors import InputError, ModelError, WeightsError
 from priorlens.image_prior import ImagePrior
 from priorlens.klip import SIGMAS, WIDTHS
 from priorlens.klip_rules import Learned
-from priorlens.normalise import Intensity
 from priorlens.preparation import Preparation
 from priorlens.prior.external import empty_external
 
@@ -74,8 +73,7 @@ def read_klip(folder: Path) -> Fitted:
 def _fitted(tensors: dict[str, Tensor], config: dict[str, Any]) -> Fitted:
     if tuple(config["sigmas"]) != SIGMAS or tuple(config["widths"]) != WIDTHS:
         raise ValueError("noise levels and widths are other ones")
-    prepared = dict(config["preparation"])
-    preparation = Preparation(**prepared | {"intensity": Intensity(**prepared["intensity"])})
+    preparation = Preparation.restored(config["preparation"])
     facts = config["prior"]["external"]
     external = empty_external(facts) if facts else None
     prior = ImagePrior(preparation.channels, patch=config["prior"]["patch"], external=external).load_tensors(tensors)

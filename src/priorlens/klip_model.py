@@ -387,8 +387,8 @@ class KLIPModel:
     def _see(self, x: Float[Tensor, "image channel side side"], report: Callable[[int], None]) -> Seen:
         """What rules read of images, in batches."""
         operator, parts = self._operator(), []
+        klip = KLIP(self.prior_, operator, noise=self.noise, posterior=self.posterior, seed=self.seed)
         for batch in x.split(self._at_once):
-            klip = KLIP(self.prior_, operator, noise=self.noise, posterior=self.posterior, seed=self.seed)
             parts.append(Seen.of(klip.score(self._measured(operator, batch))))
             report(len(batch))
         return Seen.joined(parts)

@@ -136,6 +136,11 @@ class Seen:
             found.widths,
         )
 
+    @property
+    def coherent(self) -> list[int]:
+        """Which readings are coherent surprise: all widths of the first noise level, then of the next."""
+        return [index for index, name in enumerate(self.readings.names) if " coherent " in name]
+
     @classmethod
     def joined(cls, parts: Sequence[Seen]) -> Seen:
         """Several batches as one."""
@@ -240,7 +245,7 @@ def _blocks_of(
     """What each block has at each noise level and width."""
     maps = seen.bits[:, :, None]
     if rule == "coherent":
-        chosen = [i for i, name in enumerate(seen.readings.names) if " coherent " in name]
+        chosen = seen.coherent
         maps = (seen.readings.maps[:, chosen] - usual[chosen, None, None]).unflatten(1, (len(seen.sigmas), -1))
     return _of_blocks(rule, block, maps.flatten(0, 2)).flatten(1).unflatten(0, maps.shape[:3])
 

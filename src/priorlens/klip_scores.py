@@ -44,8 +44,7 @@ def judged(found: Findings, seen: Seen, learned: Learned, verdict: KLIPVerdict) 
     """What the rules but "reference" say."""
     divergence = found.divergence
     above = seen.readings.means - learned.weighing.usual
-    names = [name for name in seen.readings.names if " coherent " in name]
-    coherent = above[:, [seen.readings.names.index(name) for name in names]]
+    coherent = above[:, seen.coherent]
     sigmas = torch.tensor(divergence.sigmas).expand(len(above), -1)
     columns = [sigmas[..., None], divergence.spectrum[..., None].cpu(), coherent.unflatten(1, (len(sigmas[0]), -1))]
     return Judged(verdict, divergence.kl_map.cpu(), torch.cat(columns, 2), found.reconstruction.cpu(), found.nfe)

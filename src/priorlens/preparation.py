@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mode as mode_of
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -66,6 +66,11 @@ class Preparation:
         sizes = sizes or Sizes(SMALLEST, LARGEST, MULTIPLE)
         chosen = max(2, round((size or sizes.choose(longest)) / sizes.multiple)) * sizes.multiple
         return cls(channels, chosen, Intensity.fit(images, mode))
+
+    @classmethod
+    def restored(cls, config: Mapping[str, Any]) -> Preparation:
+        """From its `dataclasses.asdict`. Raises KeyError or TypeError for anything else."""
+        return cls(**{**config, "intensity": Intensity(**config["intensity"])})
 
     def to_model(self, images: Sequence[Image]) -> Float[Tensor, "image channel size size"]:
         """What the model sees. Raises InputError for an image of other colour or bit depth than it was fitted on."""

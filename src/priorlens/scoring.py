@@ -82,6 +82,21 @@ class Scored(Loaded):
     figures: dict[str, float]
     arrays: dict[str, np.ndarray]
 
+    @classmethod
+    def of(cls, loaded: Loaded, scores: Scores, index: int, seconds: float) -> Scored:
+        """What `scores` say of the image that has this index in them."""
+        return cls(
+            loaded.case,
+            loaded.image,
+            loaded.mask,
+            anomaly=float(scores.anomaly[index]),
+            anomaly_map=scores.anomaly_map[index],
+            nfe=scores.nfe,
+            seconds=seconds,
+            figures={name: float(values[index]) for name, values in scores.figures.items()},
+            arrays={name: values[index] for name, values in scores.arrays.items()},
+        )
+
 
 def score_cases(detector: Detector, cases: Iterable[Case]) -> Iterator[Scored | Failed]:
     """Score every case, one result each in their order. A case that cannot be used does not hold up the others."""
@@ -137,17 +152,4 @@ def _score(detector: Detector, batch: Sequence[Loaded]) -> list[Scored | Failed]
         middle = len(batch) // 2
         return _score(detector, batch[:middle]) + _score(detector, batch[middle:])
     seconds = (time.perf_counter() - start) / len(batch)
-    return [
-        Scored(
-            one.case,
-            one.image,
-            one.mask,
-            anomaly=float(scores.anomaly[i]),
-            anomaly_map=scores.anomaly_map[i],
-            nfe=scores.nfe,
-            seconds=seconds,
-            figures={name: float(values[i]) for name, values in scores.figures.items()},
-            arrays={name: values[i] for name, values in scores.arrays.items()},
-        )
-        for i, one in enumerate(batch)
-    ]
+    return [Scored.of(one, scores, i, seconds) for i, one in enumerate(batch)]

@@ -115,7 +115,10 @@ def agree(name: str, prediction: str, t: torch.Tensor) -> None:
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(fraction=st.floats(0.002, 1))
 def test_is_the_oracle_at_any_noise_level(name, prediction, fraction):
-    agree(name, prediction, torch.tensor([fraction * LAST[name]]).double())
+    t = fraction * LAST[name]
+    if name in BETAS and abs(t - round(t)) <= 2e-3:
+        t = round(t)  # so near to a step the network is told the step itself, by design
+    agree(name, prediction, torch.tensor([t]).double())
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)

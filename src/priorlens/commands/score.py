@@ -124,7 +124,7 @@ def _of_measurements(detector: KLIPModel, cases: Sequence[Case], physics: str | 
     from priorlens.errors import InputError, WeightsError
     from priorlens.measurement.files import read_measurement
     from priorlens.measurement.physics import parse
-    from priorlens.scoring import Failed, Scored
+    from priorlens.scoring import Failed, Loaded, Scored
 
     size = detector.preparation_.size
     for case in cases:
@@ -135,14 +135,4 @@ def _of_measurements(detector: KLIPModel, cases: Sequence[Case], physics: str | 
         except (InputError, WeightsError) as error:
             yield Failed(case, str(error))
             continue
-        yield Scored(
-            case,
-            image,
-            None,
-            anomaly=float(scores.anomaly[0]),
-            anomaly_map=scores.anomaly_map[0],
-            nfe=scores.nfe,
-            seconds=time.perf_counter() - start,
-            figures={name: float(values[0]) for name, values in scores.figures.items()},
-            arrays={name: values[0] for name, values in scores.arrays.items()},
-        )
+        yield Scored.of(Loaded(case, image, None), scores, 0, time.perf_counter() - start)

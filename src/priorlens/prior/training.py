@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from priorlens.checkpoint import under
 from priorlens.errors import InputError, ModelError
 from priorlens.outputs import atomic_write
 from priorlens.prior.denoiser import Denoiser, Preconditioned, over_space
@@ -60,6 +61,14 @@ class Batch:
 
 
 Loss = Callable[[nn.Module, Batch], Tensor]
+
+OnStage = Callable[[str, int, int, float], None]
+"""Called with a stage's name, its step, its number of steps, and the loss."""
+
+
+def of_stage(on_stage: OnStage, stage: str, steps: int) -> Callable[[int, float], None]:
+    """What `train` is to call, for one stage of several."""
+    return lambda step, loss: on_stage(stage, step, steps, loss)
 
 
 def denoising_loss(module: nn.Module, batch: Batch) -> Tensor:
@@ -212,17 +221,13 @@ def _resume(
         step = int(found.pop("step"))
         if found != run or not torch.allclose(tensors["data.mean"], typical, atol=_SAME_DATA):
             raise problem
-        module.load_state_dict(_under("weights", tensors))
-        average.update({name: value.to(average[name].device) for name, value in _under("average", tensors).items()})
+        module.load_state_dict(under("weights", tensors))
+        average.update({name: value.to(average[name].device) for name, value in under("average", tensors).items()})
         moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in _under("moments", tensors).items():
+        for name, value in under("moments", tensors).items():
             index, key = name.split(".", 1)
             moments.setdefault(int(index), {})[key] = value
         optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
         return step
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise problem from error
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(f"{prefix}."): value for name, value in tensors.items() if name.startswith(f"{prefix}.")}
