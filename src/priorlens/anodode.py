@@ -23,12 +23,16 @@ from priorlens.images import Image
 from priorlens.outputs import prepare_folder
 from priorlens.preparation import Preparation, as_image, healthy_images
 from priorlens.progress import Progress, Reporter
+from priorlens.provenance import Provenance
 from priorlens.rules import RULES, HealthyScale, Rule, Verdict, from_surprise, healthy_scale, published
 from priorlens.scores import HealthyStatistics, Scores
-from priorlens.surprise import Surprise
+from priorlens.surprise import SIGMAS, WIDTHS, Surprise
 
 METHOD = "anodode"
 STEPS = 1000
+SPECTRUM = ("stride", "sigma", "standardised", *(f"width_{width:g}" for width in WIDTHS))
+"""Columns of `AnoDODE.tables_`: stride of the features in pixels of the model's size, noise level, and bits."""
+
 _FEATURE_BATCH, _SCORE_BATCH = 32, 16
 _PUBLISHED = 32  # held-out images, at most, that the slow published rule is asked about
 
@@ -86,8 +90,8 @@ class AnoDODE:
 
     @property
     def tables_(self) -> dict[str, tuple[str, ...]]:
-        """The arrays in `Scores.arrays` that are tables: none."""
-        return {}
+        """The arrays in `Scores.arrays` that are tables, a row a scale and noise level, with their columns."""
+        return {} if self.rule == "published" else {"spectrum": SPECTRUM}
 
     @property
     def channels_(self) -> int:
@@ -140,21 +144,26 @@ class AnoDODE:
         self._learn_what_is_usual([named[i] for i in held], report)
         patients = len(set(groups)) if groups else len(named)
         self.trained_on_ = {"images": len(kept), "held_out": len(held), "patients": patients}
+        self.provenance_ = Provenance.of(named, groups)
         return self
 
     def score(self, images: Sequence[Image | np.ndarray]) -> Scores:
         """What the present rule says of images; figures are bits/dim of each scale.
 
         Anomaly is in bits above what healthy images show (rule "published": bits per dimension; "typicality":
-        deviations). Raises InputError for an image unlike the healthy ones in form.
+        deviations). The array "spectrum" (`tables_`; not of rule "published") holds for each scale and noise level, and
+        at each width, the bits by which the mean surprise of the image exceeds that of healthy ones.
+
+        Raises InputError for an image unlike the healthy ones in form.
         """
         named = [as_image(image, index) for index, image in enumerate(images)]
-        anomaly, maps, bits, nfe = [], [], [], 0
+        anomaly, maps, bits, spectra, nfe = [], [], [], [], 0
         for start in range(0, len(named), _SCORE_BATCH):
             batch = named[start : start + _SCORE_BATCH]
-            verdict, bits_of, nfe = self._judge(self.preparation_.to_model(batch), self.rule)
+            verdict, bits_of, spectrum, nfe = self._judge(self.preparation_.to_model(batch), self.rule)
             anomaly.append(verdict.anomaly)
             bits.append(torch.stack(list(bits_of.values()), 1))
+            spectra += list(spectrum.numpy()) if spectrum is not None else []
             square = self._enlarged(verdict.anomaly_map)
             maps += [self.preparation_.from_model(m, image) for m, image in zip(square, batch, strict=True)]
         by_scale = torch.cat(bits).numpy().astype(np.float32) if bits else np.zeros((0, len(self.priors_)), np.float32)
@@ -163,6 +172,7 @@ class AnoDODE:
             anomaly_map=tuple(maps),
             nfe=nfe,
             figures=dict(zip(self.figure_names_, by_scale.T, strict=True)),
+            arrays={name: tuple(spectra) for name in self.tables_},
         )
 
     def save(self, folder: Path, *, facts: Mapping[str, Any] | None = None) -> None:
@@ -173,6 +183,7 @@ class AnoDODE:
         combination = self.combination_
         for name in ("usual", "spread", "figures", "weights"):
             tensors[f"combination.{name}"] = getattr(combination, name)
+        tensors |= self.provenance_.tensors()
         config = {
             "method": METHOD,
             **(facts or {}),
@@ -230,6 +241,7 @@ class AnoDODE:
         detector.statistics_ = {rule: HealthyStatistics(**found) for rule, found in config["healthy"].items()}
         detector.healthy_scales_ = {scale: HealthyScale(**found) for scale, found in config["healthy_scales"].items()}
         detector.trained_on_ = dict(config["trained_on"])
+        detector.provenance_ = Provenance.restored(tensors)
         return detector
 
     def describe(self) -> dict[str, Any]:
@@ -279,14 +291,28 @@ class AnoDODE:
 
     def _judge(
         self, prepared: Float[Tensor, "image channel size size"], rule: Rule
-    ) -> tuple[Verdict, dict[str, Tensor], int]:
-        """A rule's verdict, bits/dim of each scale, and network evaluations."""
+    ) -> tuple[Verdict, dict[str, Tensor], Tensor | None, int]:
+        """A rule's verdict, bits/dim of each scale, the spectrum, and network evaluations."""
         if rule == "published":
-            return published(self.priors_, self.healthy_scales_, self._features(prepared), self._side, self.seed)
+            features = self._features(prepared)
+            verdict, bits, nfe = published(self.priors_, self.healthy_scales_, features, self._side, self.seed)
+            return verdict, bits, None, nfe
         surprises = self._surprises(prepared)
-        verdict = self._verdict(rule, surprises, readings(surprises, self._side))
-        bits = {name: found.bits_per_dim for name, found in surprises.items()}
-        return verdict, bits, sum(found.nfe for found in surprises.values())
+        found = readings(surprises, self._side)
+        bits = {name: surprise.bits_per_dim for name, surprise in surprises.items()}
+        spectrum = self._spectrum(found.means - self.combination_.usual)
+        nfe = sum(surprise.nfe for surprise in surprises.values())
+        return self._verdict(rule, surprises, found), bits, spectrum, nfe
+
+    def _spectrum(self, above: Float[Tensor, "image reading"]) -> Float[Tensor, "image row column"]:
+        """Readings above what is usual, in the columns of `SPECTRUM`; those of `expected` are no surprise."""
+        scales = self.pyramid_.scales
+        by_scale = above.unflatten(1, (len(scales), -1))
+        standardised, coherent = by_scale[..., : len(SIGMAS), None], by_scale[..., 2 * len(SIGMAS) :]
+        strides = torch.tensor([scale.stride / scale.zoom for scale in scales])
+        keys = torch.cartesian_prod(strides, torch.tensor(SIGMAS)).unflatten(0, (len(scales), -1))
+        widths = coherent.unflatten(2, (len(SIGMAS), -1))
+        return torch.cat([keys.expand(len(above), -1, -1, -1), standardised, widths], 3).flatten(1, 2)
 
     def _verdict(self, rule: Rule, surprises: dict[str, Surprise], found: Readings) -> Verdict:
         return from_surprise(rule, self.combination_, self.healthy_scales_, surprises, found)

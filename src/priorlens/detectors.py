@@ -11,6 +11,17 @@ from priorlens.errors import ModelError
 from priorlens.klip_model import KLIPModel
 
 
+def setup_of(detector: AnoDODE | KLIPModel) -> str:
+    """All that may be chosen of how a model scores, in one line: scores compare only where this is the same."""
+    parts = [f"rule={detector.rule}"]
+    if isinstance(detector, KLIPModel):
+        parts += [f"physics={detector.measured_as_}", f"posterior={detector.posterior}"]
+        parts += ["window={:g} {:g}".format(*detector.window)] if detector.window else []
+        parts += [f"block={detector.block}"] if detector.block else []
+        parts += [] if detector.simulated else ["real"]
+    return ", ".join(parts)
+
+
 def load_detector(folder: Path, *, device: str | None = None) -> AnoDODE | KLIPModel:
     """Read a model's folder.
 

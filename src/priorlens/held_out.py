@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from priorlens.body import body_mask
-from priorlens.datasets import Case, split_groups
+from priorlens.datasets import MIN_HEALTHY, Case, split_groups
 from priorlens.errors import InputError
 from priorlens.planted import plant
 
@@ -19,6 +19,13 @@ images, where that is not more than 30 % of all."""
 
 PLANTED, PLANTED_EACH = 240, 8
 """Images with planted artefacts, made from those held out; at most so many from each."""
+
+ASIDE, LEAST_ASIDE, MOST_ASIDE = 0.1, 100, 0.2
+"""Share of the healthy images, by patient, that is set aside for calibration, where the user does not say. At least so
+many patients, where that is not more than a fifth of all: a hundred give p-values down to 1 %."""
+
+FEWEST = 45
+"""Patients: of fewer, a fifth gives p-values that are of no use, and all are better learned from."""
 
 LARGEST = 400
 """Held-out images that are looked at, at most: what is usual is known well from so many, and memory stays bounded."""
@@ -58,6 +65,25 @@ def hold_out(groups: Sequence[str], seed: int) -> tuple[list[int], list[int]]:
     cases = [Case(Path(str(index)), str(index), group) for index, group in enumerate(groups)]
     kept, held = split_groups(cases, share, seed)
     return [int(case.name) for case in kept], evenly([int(case.name) for case in held], LARGEST)
+
+
+def set_aside(groups: Sequence[str], seed: int, share: float | None = None) -> tuple[list[int], list[int]]:
+    """Indices of the images to fit to, and of those kept for calibration, by whole patients.
+
+    share: of the images; None chooses it, and keeps none where there are fewer than `FEWEST` patients; 0 keeps none.
+    None are kept either where fewer than `MIN_HEALTHY` images, or only one patient's, would remain.
+    """
+    count, patients = len(groups), len(set(groups))
+    if share is None:
+        share = min(max(ASIDE, LEAST_ASIDE / patients), MOST_ASIDE) if patients >= FEWEST else 0.0
+    if share == 0 or patients < 2:
+        return list(range(count)), []
+    cases = [Case(Path(str(index)), str(index), group) for index, group in enumerate(groups)]
+    # Not the seed of `hold_out`: else the same patients would come first among those left, and be held out together.
+    kept, aside = split_groups(cases, share, seed + 1)
+    if len(kept) < MIN_HEALTHY or len({case.group for case in kept}) < 2:
+        return list(range(count)), []
+    return [int(case.name) for case in kept], [int(case.name) for case in aside]
 
 
 def evenly(indices: Sequence[int], count: int) -> list[int]:

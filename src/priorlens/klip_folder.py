@@ -16,6 +16,7 @@ from priorlens.klip import SIGMAS, WIDTHS
 from priorlens.klip_rules import Learned
 from priorlens.preparation import Preparation
 from priorlens.prior.external import empty_external
+from priorlens.provenance import Provenance
 
 METHOD = "klip"
 
@@ -29,11 +30,12 @@ class Fitted:
     prior: ImagePrior
     learned: dict[str, Learned]
     trained_on: dict[str, int]
+    provenance: Provenance
 
 
 def write_klip(folder: Path, fitted: Fitted, facts: Mapping[str, Any]) -> None:
     """Write the folder; `facts` go into its config. Raises OutputError."""
-    tensors = fitted.prior.tensors()
+    tensors = fitted.prior.tensors() | fitted.provenance.tensors()
     for index, learned in enumerate(fitted.learned.values()):
         tensors |= {f"learned.{index}.{name}": value for name, value in learned.tensors().items()}
     external = fitted.prior.external
@@ -81,4 +83,5 @@ def _fitted(tensors: dict[str, Tensor], config: dict[str, Any]) -> Fitted:
         text: Learned.restored(under(f"learned.{index}", tensors), known)
         for index, (text, known) in enumerate(config["learned"].items())
     }
-    return Fitted(dict(config["settings"]), preparation, prior, learned, dict(config["trained_on"]))
+    trained_on, provenance = dict(config["trained_on"]), Provenance.restored(tensors)
+    return Fitted(dict(config["settings"]), preparation, prior, learned, trained_on, provenance)

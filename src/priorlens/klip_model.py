@@ -32,6 +32,7 @@ from priorlens.posterior.reference import reference
 from priorlens.preparation import Preparation, Sizes, as_image, healthy_images
 from priorlens.prior.external import ExternalPrior, load_external
 from priorlens.progress import Progress, Reporter
+from priorlens.provenance import Provenance
 from priorlens.scores import HealthyStatistics, Scores
 
 IDENTITY = "identity"
@@ -214,6 +215,7 @@ class KLIPModel:
         self.measure(IDENTITY)
         patients = len(set(groups)) if groups else len(named)
         self.trained_on_ = {"images": len(kept), "held_out": len(held), "patients": patients}
+        self.provenance_ = Provenance.of(named, groups)
         return self
 
     def score(self, images: Sequence[Image | np.ndarray]) -> Scores:
@@ -263,9 +265,8 @@ class KLIPModel:
             "posterior": self.posterior,
             "seed": self.seed,
         }
-        write_klip(
-            folder, Fitted(settings, self.preparation_, self.prior_, self.learned_, self.trained_on_), facts or {}
-        )
+        learned = (self.learned_, self.trained_on_, self.provenance_)
+        write_klip(folder, Fitted(settings, self.preparation_, self.prior_, *learned), facts or {})
 
     @classmethod
     def load(cls, folder: Path, *, device: str | None = None) -> KLIPModel:
@@ -280,7 +281,8 @@ class KLIPModel:
             model = cls(**found.settings, device=device)
         except (InputError, TypeError) as error:
             raise ModelError(f"{folder}: its settings are not those of a KLIP model; fit again") from error
-        model.preparation_, model.learned_, model.trained_on_ = found.preparation, found.learned, found.trained_on
+        model.preparation_, model.learned_ = found.preparation, found.learned
+        model.trained_on_, model.provenance_ = found.trained_on, found.provenance
         model.prior_ = found.prior.to(model.device)
         return model
 

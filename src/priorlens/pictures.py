@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -32,6 +33,15 @@ _SUPERSAMPLING = 2
 _DASH = 7.0
 
 
+@dataclass(frozen=True)
+class Called:
+    """How a calibrated model judges an image: its p-value, and the regions flagged at false-discovery rate `alpha`."""
+
+    p_value: float
+    regions: Bool[np.ndarray, "height width"] | None = None
+    alpha: float | None = None
+
+
 def overlay(
     pixels: Float[np.ndarray, "channel height width"],
     anomaly_map: Float[np.ndarray, "height width"],
@@ -43,10 +53,19 @@ def overlay(
     high: float | None = None,
     threshold: float | None = None,
     truth: Bool[np.ndarray, "height width"] | None = None,
+    called: Called | None = None,
 ) -> None:
     """Write `draw_overlay` of the same arguments as a PNG. Raises OutputError."""
     picture = draw_overlay(
-        pixels, anomaly_map, name=name, anomaly=anomaly, low=low, high=high, threshold=threshold, truth=truth
+        pixels,
+        anomaly_map,
+        name=name,
+        anomaly=anomaly,
+        low=low,
+        high=high,
+        threshold=threshold,
+        truth=truth,
+        called=called,
     )
     with atomic_write(path) as file:
         picture.save(file, format="PNG", compress_level=1)
@@ -62,8 +81,11 @@ def draw_overlay(
     high: float | None = None,
     threshold: float | None = None,
     truth: Bool[np.ndarray, "height width"] | None = None,
+    called: Called | None = None,
 ) -> Image.Image:
     """Three panels: the image; its surprise; the image with what lies at or above `threshold` outlined, and the truth.
+
+    `called`, of a calibrated model, says how the image is judged; its regions are outlined in place of a threshold.
 
     `low` and `high` are the ends of the colour scale: give the same to all images (from healthy statistics), so that
     two pictures can be compared; without them the map's own ends are taken. Without a threshold the outline holds the
@@ -73,8 +95,9 @@ def draw_overlay(
     low = float(anomaly_map.min()) if low is None else low
     high = float(anomaly_map.max()) if high is None else high
     level = float(np.quantile(anomaly_map, 1 - TOP_SHARE)) if threshold is None else threshold
-    called = f"surprise ≥ {_number(level)}" if threshold is not None else f"top {TOP_SHARE:.0%} of surprise"
+    words = f"surprise ≥ {_number(level)}" if threshold is not None else f"top {TOP_SHARE:.0%} of surprise"
     scores = [] if anomaly is None else [f"anomaly score {_number(anomaly)}"]
+    scores += [f"p = {_number(called.p_value)}"] if called else []
     scores.append(f"largest surprise {_number(float(anomaly_map.max()))}")
 
     size = _panel_size(*anomaly_map.shape)
@@ -82,9 +105,13 @@ def draw_overlay(
     shown = _shrunk(anomaly_map, size)
     image = Image.fromarray(_displayable(pixels)).resize(size, Image.Resampling.NEAREST)
     coloured = Image.fromarray(_colours(shown, low, high)).resize(size, Image.Resampling.NEAREST)
-    outlined = _outlined(image, shown, level, None if truth is None else _shrunk(truth.astype(np.float32), size))
-    panels = [image, coloured, outlined]
-    return _page(panels, (name, "   ".join(scores)), (low, high, level), called, truth is not None)
+    regions = None
+    if called and called.regions is not None:
+        regions, words = _shrunk(called.regions.astype(np.float32), size), f"regions at FDR {called.alpha:g}"
+    true = None if truth is None else _shrunk(truth.astype(np.float32), size)
+    outlined = _outlined(image, (shown, level) if regions is None else (regions, 0.5), true)
+    marked = level if regions is None else math.nan
+    return _page([image, coloured, outlined], (name, "   ".join(scores)), (low, high, marked), words, truth is not None)
 
 
 def contact_sheet(pictures: Sequence[Path], path: Path, columns: int = 2, width: int = 900) -> None:
@@ -152,15 +179,18 @@ def _shrunk(values: Float[np.ndarray, "height width"], size: tuple[int, int]) ->
 
 def _outlined(
     picture: Image.Image,
-    anomaly_map: Float[np.ndarray, "height width"],
-    level: float,
+    area: tuple[Float[np.ndarray, "height width"], float],
     truth: Float[np.ndarray, "height width"] | None,
 ) -> Image.Image:
-    """The picture with the outlines, drawn larger and reduced again so that lines are smooth."""
+    """The picture with the outlines, drawn larger and reduced again so that lines are smooth.
+
+    area: what is called abnormal, as values and the level that they reach there.
+    """
+    values, level = area
     large = picture.resize((picture.width * _SUPERSAMPLING, picture.height * _SUPERSAMPLING), Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(large)
-    scale = large.width / anomaly_map.shape[1], large.height / anomaly_map.shape[0]
-    _outline(draw, anomaly_map, level, scale, CALLED, dashed=False)
+    scale = large.width / values.shape[1], large.height / values.shape[0]
+    _outline(draw, values, level, scale, CALLED, dashed=False)
     if truth is not None:  # last: where the two coincide, the other shows between the dashes
         _outline(draw, truth, 0.5, scale, TRUTH, dashed=True)
     return large.reduce(_SUPERSAMPLING)

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float32
 
+KEYS = ("stride", "sigma")
+"""Columns of a detector's tables that say where a row is; the others are values."""
+
 
 @dataclass(frozen=True)
 class Scores:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from priorlens.commands.options import (
+    Alpha,
     Block,
     Group,
     HowComputed,
@@ -20,9 +21,11 @@ from priorlens.commands.options import (
     Overwrite,
     Physics,
     PosteriorName,
+    RegionRate,
     Results,
     ScoringRule,
     Threads,
+    judge_of,
     set_up,
     use_threads,
 )
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from priorlens.evaluation import Outcome
     from priorlens.klip_model import KLIPModel
     from priorlens.scoring import Scored
+    from priorlens.verdicts import Judgement
 
 
 def evaluate(
@@ -51,6 +55,8 @@ def evaluate(
     recipe: HowComputed = None,
     window: NoiseWindow = None,
     block: Block = None,
+    alpha: Alpha = None,
+    fdr: RegionRate = None,
     bootstrap: Annotated[
         int, typer.Option(min=0, metavar="N", help="Resamples of patients behind the 95 % intervals; 0 for none.")
     ] = 1000,
@@ -72,6 +78,9 @@ def evaluate(
                      best Dice; each with its 95 % interval
       roc_pr.png     ROC and precision-recall curves
 
+    Where the model is calibrated, metrics.json also says what verdicts at alpha .01 and .05 are worth: false alarms,
+    sensitivity, lesions found, and regions that are none. --alpha writes the verdicts themselves, as for score.
+
     \b
     Examples:
       priorlens evaluate model dataset --out evaluation
@@ -88,8 +97,10 @@ def evaluate(
     from priorlens import evaluation
     from priorlens.commands.results import report, require_apart, write_scores
     from priorlens.commands.terminal import print_table
+    from priorlens.commands.tested_verdicts import TestedVerdicts
     from priorlens.detectors import load_detector
     from priorlens.plots import roc_pr_plot
+    from priorlens.verdict_figures import verdict_table
 
     require_apart(out, [dataset / "test", dataset / "ground_truth"])
     use_threads(threads)
@@ -104,16 +115,24 @@ def evaluate(
         window=window,
         block=block,
     )
+    judge = judge_of(detector, model, alpha=alpha, procedure=fdr)
     prepare_folder(out, overwrite=overwrite)
     outcomes: list[Outcome] = []
-    failed = write_scores(
-        out, detector, cases, overlays=overlays, on_scored=lambda scored: outcomes.append(_outcome(scored))
-    )
+    verdicts = TestedVerdicts(judge, detector.provenance_)
+
+    def on_scored(scored: Scored, judgement: Judgement | None) -> None:
+        outcomes.append(_outcome(scored))
+        verdicts.add(scored)
+
+    patients = bool(group or manifest)
+    failed = write_scores(out, detector, cases, judge=judge, patients=patients, overlays=overlays, on_scored=on_scored)
     metrics = evaluation.evaluate(outcomes, bootstrap=bootstrap)
-    facts = {"rule": detector.rule, "images_failed": failed, **_measured(detector)}
+    facts = {"rule": detector.rule, "images_failed": failed, **_measured(detector), **verdicts.figures(bootstrap)}
     write_json(out / "metrics.json", metrics | facts)
     roc_pr_plot(evaluation.curves(outcomes, bootstrap=min(bootstrap, 300)), out / "roc_pr.png")
     print_table(evaluation.table(metrics))
+    if facts.get("verdicts", {}).get("alphas"):
+        print_table(verdict_table(facts["verdicts"]["alphas"]))
     report(out, len(cases), failed)
 
 

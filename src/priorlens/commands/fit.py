@@ -112,6 +112,17 @@ Steps = Annotated[
 Seed = Annotated[
     int, typer.Option("--seed", min=0, metavar="S", help="The same seed on the same machine gives the same model.")
 ]
+Aside = Annotated[
+    float | None,
+    typer.Option(
+        "--aside",
+        min=0,
+        max=0.5,
+        metavar="SHARE",
+        help="Share of the healthy images, by patient, that is kept for calibration and not learned from; 0 for none. "
+        "Default: a tenth, or 100 images where that is at most a fifth.",
+    ),
+]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with the unfinished training in --out; the rest must be the same.")
 ]
@@ -134,6 +145,7 @@ def fit(
     intensity: Intensities = IntensityMode.range,
     steps: Steps = None,
     seed: Seed = 0,
+    aside: Aside = None,
     group: Group = None,
     manifest: Manifest = None,
     resume: Resume = False,
@@ -145,8 +157,10 @@ def fit(
     Images are PNG, JPEG, TIFF, BMP or NPY, 8 or 16 bit, grey or colour, of any size. No abnormal image is needed.
     Images that cannot be read are named and left out.
 
-    The model is a folder with model.safetensors, config.json and training.csv, the loss of every step. Killed, or
-    stopped with Ctrl-C, the same command with --resume goes on where it was, to the same model.
+    A share of the patients is kept aside: verdicts are calibrated on them (see priorlens calibrate).
+
+    The model is a folder with model.safetensors, config.json, calibration/ and training.csv, the loss of every step.
+    Killed, or stopped with Ctrl-C, the same command with --resume goes on where it was, to the same model.
 
     \b
     Examples:
@@ -173,6 +187,7 @@ def fit(
 
     # Only now what takes seconds to import: a misspelt path is told at once.
     from priorlens.commands import model_folder
+    from priorlens.detectors import load_detector
 
     use_threads(threads)
     shared: dict[str, Any] = {"size": size, "steps": steps, "intensity": intensity.value, "seed": seed}
@@ -190,13 +205,71 @@ def fit(
         "left_out": len(cases) - len(used),
         "patients": len({case.group for case in used}),
         "fingerprint": fingerprint(used),
+        "aside": aside,
     }
-    if not overwrite and model_folder.is_finished(out, run):
+    kept, left = _set_aside(images, used, seed, aside)
+    finished = not overwrite and model_folder.is_finished(out, run)
+    if finished:
+        detector = load_detector(out)
+    else:
+        groups = [used[i].group for i in kept]
+        images = [images[i] for i in kept]
+        _train(detector, partial(detector.fit, images, groups=groups, **measured), out, run, resume)
+        typer.echo(f"{out}: learned from {len(kept)} healthy images of {len(set(groups))} patients")
+    if not _calibrate(detector, out, [used[i] for i in left], measured) and finished:
         typer.echo(f"{out}: is finished already; nothing is left to resume")
-        return
-    groups = [case.group for case in used]
-    _train(detector, partial(detector.fit, images, groups=groups, **measured), out, run, resume)
-    typer.echo(f"{out}: learned from {run['images']} healthy images of {run['patients']} patients")
+
+
+def _set_aside(
+    images: Sequence[Image], used: Sequence[Case], seed: int, share: float | None
+) -> tuple[list[int], list[int]]:
+    """Indices of the images to fit to, and of those to calibrate with, none of which is a copy of one of the former."""
+    from priorlens.commands.terminal import warn
+    from priorlens.held_out import set_aside
+    from priorlens.provenance import image_fingerprint
+
+    kept, left = set_aside([case.group for case in used], seed, share)
+    fitted = {image_fingerprint(images[i]) for i in kept} if left else set()
+    new = [i for i in left if image_fingerprint(images[i]) not in fitted]
+    if len(new) < len(left):
+        copies = len(left) - len(new)
+        warn(f"{copies} of {len(left)} images kept aside are copies of others that are learned from; they are left out")
+    return kept, new
+
+
+def _calibrate(detector: AnoDODE | KLIPModel, out: Path, aside: Sequence[Case], measured: Mapping[str, Any]) -> bool:
+    """Calibrate what was fitted on the images kept aside, where that was not done yet; whether there was any to do."""
+    from priorlens.calibration import calibrated_setups, discard_outdated
+    from priorlens.commands.calibrate import calibrate_with, described
+    from priorlens.commands.terminal import warn
+    from priorlens.detectors import setup_of
+    from priorlens.errors import InputError
+    from priorlens.klip_model import IDENTITY, KLIPModel
+
+    discard_outdated(out)
+    if not aside:
+        warn(f"{out}: no images were kept aside for p-values; priorlens calibrate {out} HEALTHY does it with others")
+        return False
+    done = calibrated_setups(out)
+    if isinstance(detector, KLIPModel):
+        ways = [partial(detector.measure, text, measured["noise"]) for text in measured["physics"]]
+        ways = [partial(detector.measure, IDENTITY), *ways]
+    else:
+        ways = [partial(setattr, detector, "rule", rule) for rule in ("local", detector.rule)]
+    news = False
+    for choose in ways:
+        choose()
+        if setup_of(detector) in done:
+            continue
+        news = True
+        try:
+            typer.echo(f"{out}: {described(calibrate_with(detector, out, aside, patients_known=False))}")
+        except InputError as error:
+            warn(f"{error}; there are no p-values until then")
+        except KeyboardInterrupt:
+            line = f"{out}: is fitted, but not calibrated; the same command with --resume goes on"
+            raise KeyboardInterrupt(line) from None
+    return news
 
 
 def _new_detector(

@@ -11,6 +11,7 @@ import typer
 if TYPE_CHECKING:
     from priorlens.anodode import AnoDODE
     from priorlens.klip_model import KLIPModel
+    from priorlens.verdicts import Judge
 
 
 class Rule(StrEnum):
@@ -34,6 +35,14 @@ class Posterior(StrEnum):
     diffpir = "diffpir"
     dps = "dps"
     dps_plain = "dps-plain"
+
+
+class FalseDiscoveries(StrEnum):
+    """`priorlens.blocks.Procedure` once more."""
+
+    bh = "bh"
+    by = "by"
+    max = "max"
 
 
 class Recipe(StrEnum):
@@ -123,6 +132,29 @@ Block = Annotated[
         "--block", min=1, metavar="N", help="klip: side of a block in the model's pixels. Default: as learned."
     ),
 ]
+Alpha = Annotated[
+    float | None,
+    typer.Option(
+        "--alpha",
+        metavar="A",
+        help="Give verdicts, with so large a share of false alarms among healthy images, and list the regions that "
+        "stand out, with so large a false-discovery rate. Such as .05. The model must be calibrated.",
+    ),
+]
+RegionRate = Annotated[
+    FalseDiscoveries | None,
+    typer.Option(
+        "--fdr",
+        help="How the rate of falsely flagged blocks is controlled. bh: Benjamini-Hochberg, for blocks of positive "
+        "dependence. by: Benjamini-Yekutieli, for any. max: none at all in 1 - alpha of healthy images. Default: bh.",
+    ),
+]
+PixelSize = Annotated[
+    float | None,
+    typer.Option(
+        "--pixel-size", metavar="MM", help="Side of a pixel, for regions in millimetres. Default: told in pixels."
+    ),
+]
 Results = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results; made if missing.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Write into --out although it is not empty, over what has the same names.")
@@ -194,3 +226,49 @@ def set_up(
             f"what is usual for {detector.measured_as_} was not learned, that for whole images is used; "
             f"priorlens fit {options} learns it"
         )
+
+
+def judge_of(
+    detector: AnoDODE | KLIPModel,
+    model: Path,
+    *,
+    alpha: float | None,
+    procedure: FalseDiscoveries | None = None,
+    pixel_size: float | None = None,
+) -> Judge | None:
+    """What judges by the calibration of a detector as it is set up; None where there is none, and no alpha.
+
+    Raises BadParameter for an alpha that is no rate, InputError for a verdict that cannot be given, ModelError for a
+    calibration of another version of the model.
+    """
+    import numpy as np
+
+    from priorlens.calibration import calibrated_setups, read_calibration
+    from priorlens.commands.terminal import warn
+    from priorlens.detectors import setup_of
+    from priorlens.errors import InputError
+    from priorlens.verdicts import Judge
+
+    for name, value in {"fdr": procedure, "pixel-size": pixel_size}.items():
+        if value is not None and alpha is None:
+            raise typer.BadParameter(f"--{name} is of verdicts; give --alpha too, or leave it out")
+    if alpha is not None and not 0 < alpha < 1:
+        raise typer.BadParameter(f"--alpha {alpha:g} is no rate; give one between 0 and 1, such as .05")
+    if pixel_size is not None and not 0 < pixel_size < np.inf:
+        raise typer.BadParameter(f"--pixel-size {pixel_size:g} is no length; give millimetres")
+    setup = setup_of(detector)
+    if not getattr(detector, "simulated", True):  # no images to calibrate with; `set_up` has said what is not known
+        if alpha is not None:
+            raise InputError(f"{model}: no model is calibrated for real measurements yet; leave --alpha out")
+        return None
+    calibration = read_calibration(model, setup)
+    if calibration is None:
+        known = "; ".join(calibrated_setups(model))
+        line = f"{model}: is not calibrated for {setup}" + (f" (only for {known})" if known else "")
+        line += "; run priorlens calibrate MODEL HEALTHY with the same options"
+        if alpha is not None:
+            raise InputError(f"{line}, or leave --alpha out")
+        warn(f"{line} for p-values")
+        return None
+    affine = None if pixel_size is None else np.array([[0, pixel_size, 0], [pixel_size, 0, 0], [0, 0, 1.0]])
+    return Judge(calibration, alpha, procedure.value if procedure else "bh", affine)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import typer
 
 from priorlens.commands.terminal import progress_bar, warn
+from priorlens.commands.verdict_files import VERDICT_FILES, Judged, write_verdicts
+from priorlens.conformal import verdict_of
 from priorlens.datasets import Case
 from priorlens.errors import EXIT_SOME_FAILED, OutputError
 from priorlens.outputs import prepare_folder, write_array, write_rows
-from priorlens.pictures import overlay
+from priorlens.pictures import Called, overlay
+from priorlens.result_folder import SCORES, SPECTRUM
 from priorlens.scoring import Described, Failed, Scored, score_cases
+from priorlens.verdicts import Judge, Judgement
 
-TABLE, MAPS, OVERLAYS = "scores.csv", "maps", "overlays"
-SPECTRUM, FURTHER = "spectrum.csv", ("blocks", "reconstructions")
+MAPS, OVERLAYS = "maps", "overlays"
+FURTHER = ("blocks", "reconstructions")
 """What only some detectors write, by names of their own."""
 
 
@@ -26,11 +30,15 @@ def write_scores(
     detector: Described,
     cases: Sequence[Case],
     *,
+    judge: Judge | None = None,
+    patients: bool = False,
     results: Iterable[Scored | Failed] | None = None,
     overlays: bool = True,
-    on_scored: Callable[[Scored], None] = lambda scored: None,
+    on_scored: Callable[[Scored, Judgement | None], None] = lambda scored, judgement: None,
 ) -> int:
     """Score `cases` into `out`: `scores.csv` with a row each in their order, `maps/`, `overlays/`; tell `on_scored`.
+
+    judge: gives p-values, and verdicts where it has an alpha. patients: whether the cases' groups are patients' names.
 
     Every further array of a case goes into a folder of the array's name; those that are tables into one, with the file
     in front of each row. `results` are those of the cases, by default of their images.
@@ -40,36 +48,50 @@ def write_scores(
     """
     _remove_earlier(out, cases)
     rows: list[list[str]] = []
+    judged: list[Judged] = []
     tables: dict[str, list[Sequence[object]]] = {name: [] for name in detector.tables_}
+    columns = _columns(judge, patients)
     try:
         with progress_bar("scoring", len(cases)) as advance:
             for result in results or score_cases(detector, cases):
+                judgement = None
                 if isinstance(result, Failed):
                     warn(result.reason)
                 else:
+                    judgement = judge.judge(result.anomaly, result.anomaly_map) if judge else None
+                    judged += [Judged(result.case, result.anomaly, judgement)] if judgement else []
                     _write_maps(out, result, detector.tables_)
                     for name, lines in tables.items():
                         lines += [(result.case.path.as_posix(), *map(np.float32, line)) for line in result.arrays[name]]
                     if overlays:
-                        _write_overlay(out, detector, result)
-                    on_scored(result)
-                rows.append(_row(result, detector.figure_names_))
+                        _write_overlay(out, detector, result, judge, judgement)
+                    on_scored(result, judgement)
+                rows.append(
+                    _row(
+                        result,
+                        detector.figure_names_,
+                        _said(columns, result.case, judge, judgement),
+                    )
+                )
                 advance()
     except KeyboardInterrupt:
-        done = f"{out / TABLE}: stopped after {len(rows)} of {len(cases)} images"
+        done = f"{out / SCORES}: stopped after {len(rows)} of {len(cases)} images"
         raise KeyboardInterrupt(f"{done}; add --overwrite to score them all") from None
     finally:
-        write_rows(out / TABLE, ["file", "anomaly", *detector.figure_names_, "nfe", "seconds", "error"], rows)
+        header = ["file", *columns, *detector.figure_names_, "nfe", "seconds", "error"]
+        write_rows(out / SCORES, header, rows)
         for name, lines in tables.items():
             write_rows(out / f"{name}.csv", ["file", *detector.tables_[name]], lines)
+        if judge:
+            write_verdicts(out, judge, judged, patients)
     return sum(row[-1] != "" for row in rows)
 
 
 def report(out: Path, cases: int, failed: int) -> None:
     """The last words of a command that scored images. Raises typer.Exit if some of them could not be used."""
-    typer.echo(f"{out}: {cases - failed} of {cases} images scored, see {out / TABLE}")
+    typer.echo(f"{out}: {cases - failed} of {cases} images scored, see {out / SCORES}")
     if failed:
-        warn(f"{out / TABLE}: {failed} of {cases} images could not be scored; repair or remove those with an error")
+        warn(f"{out / SCORES}: {failed} of {cases} images could not be scored; repair or remove those with an error")
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
@@ -83,7 +105,7 @@ def require_apart(out: Path, inputs: Sequence[Path]) -> None:
 def _remove_earlier(out: Path, cases: Sequence[Case]) -> None:
     """What an earlier run wrote under the names of this one, lest it be taken for a result of this one."""
     own = (path for case in cases for path in (*_paths(out, case), *(out / f / f"{case.name}.npy" for f in FURTHER)))
-    for path in (out / TABLE, out / SPECTRUM, *own):
+    for path in (out / SCORES, out / SPECTRUM, *(out / name for name in VERDICT_FILES), *own):
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
@@ -102,7 +124,9 @@ def _write_maps(out: Path, scored: Scored, tables: Container[str]) -> None:
         write_array(path, array)
 
 
-def _write_overlay(out: Path, detector: Described, scored: Scored) -> None:
+def _write_overlay(
+    out: Path, detector: Described, scored: Scored, judge: Judge | None, judgement: Judgement | None
+) -> None:
     _, path = _paths(out, scored.case)
     prepare_folder(path.parent, overwrite=True)
     healthy = detector.healthy_  # where nothing is known of it, the picture shows what stands out in itself
@@ -116,14 +140,37 @@ def _write_overlay(out: Path, detector: Described, scored: Scored) -> None:
         high=healthy.map_high if healthy else None,
         threshold=healthy.threshold if healthy else None,
         truth=scored.mask,
+        called=_called(judge, judgement) if judge and judgement else None,
     )
 
 
-def _row(result: Scored | Failed, names: Sequence[str]) -> list[str]:
+def _called(judge: Judge, judgement: Judgement) -> Called:
+    return Called(judgement.p_value, None if judge.alpha is None else judgement.labels > 0, judge.alpha)
+
+
+def _columns(judge: Judge | None, patients: bool) -> list[str]:
+    """Columns of the table between file and figures."""
+    verdict = ["p_value", *(["verdict", "regions"] if judge.alpha is not None else [])] if judge else []
+    return [*(["patient"] if patients else []), "anomaly", *verdict]
+
+
+def _said(columns: Sequence[str], case: Case, judge: Judge | None, judgement: Judgement | None) -> dict[str, str]:
+    """What these columns say, but for the anomaly."""
+    found = {"patient": case.group}
+    if judge and judgement:
+        verdict = "" if judge.alpha is None else verdict_of(judgement.p_value, judge.alpha)
+        found |= {"p_value": f"{judgement.p_value:.6g}", "verdict": verdict, "regions": str(len(judgement.regions))}
+    return {name: found.get(name, "") for name in columns}
+
+
+def _row(result: Scored | Failed, names: Sequence[str], said: Mapping[str, str]) -> list[str]:
     """A line of the table, its figures with as many digits as float32 has; a figure that is not defined is left out."""
     file = result.case.path.as_posix()
     if isinstance(result, Failed):
-        return [file, *[""] * (len(names) + 3), result.reason]
-    figures = [result.anomaly, *(result.figures[name] for name in names)]
-    shown = ["" if math.isnan(value) else str(np.float32(value)) for value in figures]
-    return [file, *shown, str(result.nfe), f"{result.seconds:.4f}", ""]
+        return [file, *said.values(), *[""] * (len(names) + 2), result.reason]
+    anomaly, *figures = (_shown(value) for value in (result.anomaly, *(result.figures[name] for name in names)))
+    return [file, *{**said, "anomaly": anomaly}.values(), *figures, str(result.nfe), f"{result.seconds:.4f}", ""]
+
+
+def _shown(value: float) -> str:
+    return "" if math.isnan(value) else str(np.float32(value))

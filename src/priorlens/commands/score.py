@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from priorlens.commands.options import (
+    Alpha,
     Block,
+    Group,
     HowComputed,
     Manifest,
     Model,
@@ -18,10 +20,13 @@ from priorlens.commands.options import (
     Overlays,
     Overwrite,
     Physics,
+    PixelSize,
     PosteriorName,
+    RegionRate,
     Results,
     ScoringRule,
     Threads,
+    judge_of,
     set_up,
     use_threads,
 )
@@ -49,6 +54,10 @@ def score(
     recipe: HowComputed = None,
     window: NoiseWindow = None,
     block: Block = None,
+    alpha: Alpha = None,
+    fdr: RegionRate = None,
+    pixel_size: PixelSize = None,
+    group: Group = None,
     manifest: Manifest = None,
     overwrite: Overwrite = False,
     overlays: Overlays = True,
@@ -67,14 +76,23 @@ def score(
                    for klip: bits by noise level, by block, and the image that
                    prior and measurement agree on
 
-    An anomaly score is no probability: compare it with those of images that are known to be healthy. What is
-    outlined exceeds 99.5 % of the pixels of healthy images.
+    \b
+    Where the model is calibrated, as priorlens fit does by itself, also:
+      p_value        in scores.csv: how often a healthy image scores so high
+      verdict, regions
+                     with --alpha: whether that is at most alpha, and the
+                     number of places that stand out, listed in regions.csv
+      patients.csv   with --group or --manifest: the same for whole patients
+
+    An anomaly score is no probability, and a p-value is not the probability of disease: see docs/verdicts.md. Without
+    --alpha, what is outlined exceeds 99.5 % of the pixels of healthy images.
 
     An image that cannot be used has the reason in column error, the others are scored, and the exit code is 7.
 
     \b
     Examples:
       priorlens score model new/ --out results
+      priorlens score model new/ --out results --alpha .05
       priorlens score model a.png b.npy --out results --no-overlays
       priorlens score model --manifest list.csv --out results
       priorlens score klip-model new/ --physics ct:views=24 --out results
@@ -82,7 +100,7 @@ def score(
     """
     from priorlens.datasets import find_cases, is_measurement
 
-    cases = find_cases(inputs or [], manifest=manifest)
+    cases = find_cases(inputs or [], group=group, manifest=manifest)
     measured = [is_measurement(case.path) for case in cases]
     if any(measured) and not all(measured):
         raise typer.BadParameter("some inputs are measurements and some are images; score them apart")
@@ -112,8 +130,10 @@ def score(
         if not isinstance(detector, KLIPModel):
             raise typer.BadParameter("measurements are for models of method klip; give images")
         results = _of_measurements(detector, cases, physics)
+    judge = judge_of(detector, model, alpha=alpha, procedure=fdr, pixel_size=pixel_size)
     prepare_folder(out, overwrite=overwrite)
-    failed = write_scores(out, detector, cases, results=results, overlays=overlays)
+    patients = bool(group or manifest)
+    failed = write_scores(out, detector, cases, judge=judge, patients=patients, results=results, overlays=overlays)
     report(out, len(cases), failed)
 
 

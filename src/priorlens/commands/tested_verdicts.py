@@ -1,0 +1,57 @@
+"""The verdicts of a calibrated model on images whose truth is known, while they are scored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from priorlens.commands.terminal import warn
+from priorlens.provenance import Provenance, image_fingerprint
+from priorlens.scoring import Scored
+from priorlens.verdict_figures import ALPHAS, Tested, tested, verdict_figures
+from priorlens.verdicts import Judge
+
+
+class TestedVerdicts:
+    """Collects what a judge says of scored images at every alpha that its calibration can give.
+
+    Images that the judge was calibrated on, or the model fitted to, are no test: they are counted, and left out here.
+    """
+
+    def __init__(self, judge: Judge | None, fitted: Provenance) -> None:
+        self.judge = judge
+        smallest = judge.calibration.smallest_p_value if judge else 1.0
+        self.tests: dict[float, list[Tested]] = {alpha: [] for alpha in ALPHAS if alpha >= smallest}
+        self._known = fitted.images | (frozenset(judge.calibration.images) if judge else frozenset())
+        self._met = 0
+
+    def add(self, scored: Scored) -> None:
+        """Judge an image at every alpha."""
+        if image_fingerprint(scored.image) in self._known:
+            self._met += 1
+            return
+        for alpha, found in self.tests.items():
+            assert self.judge, "without a judge there is no alpha"
+            p_value = self.judge.p_value(scored.anomaly)
+            _, labels = self.judge.regions(scored.anomaly_map, alpha)
+            found.append(tested(scored.case.kind, scored.case.group, p_value <= alpha, labels, scored.mask))
+
+    def figures(self, bootstrap: int) -> dict[str, Any]:
+        """For `metrics.json`: nothing where the model is not calibrated."""
+        if self._met:
+            warn(f"{self._met} of the test images were fitted to or calibrated on: figures that hold them are too good")
+        if self.judge is None:
+            return {}
+        tests = {alpha: found for alpha, found in self.tests.items() if found}
+        calibration = self.judge.calibration
+        return {
+            "verdicts": {
+                "procedure": self.judge.procedure,
+                "calibration": {
+                    "images": len(calibration.images),
+                    "patients": calibration.patient_count,
+                    "smallest_p_value": calibration.smallest_p_value,
+                },
+                "images_left_out": self._met,
+                "alphas": verdict_figures(tests, bootstrap),
+            }
+        }

@@ -1,0 +1,85 @@
+"""What stands beside a table of scores once a model is calibrated: regions, patients, and the calibration itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from priorlens.calibration import Calibration
+from priorlens.conformal import verdict_of
+from priorlens.datasets import Case
+from priorlens.outputs import write_json, write_rows
+from priorlens.result_folder import CALIBRATION, SCHEMA, VERDICTS
+from priorlens.verdicts import Judge, Judgement
+
+REGIONS, PATIENTS = "regions.csv", "patients.csv"
+VERDICT_FILES = (VERDICTS, REGIONS, PATIENTS, CALIBRATION)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An image, its anomaly, and what is said of it."""
+
+    case: Case
+    anomaly: float
+    judgement: Judgement
+
+
+def write_verdicts(out: Path, judge: Judge, judged: Sequence[Judged], patients: bool) -> None:
+    """`VERDICT_FILES`: regions where the judge has an alpha, patients where they are known. Raises OutputError."""
+    calibration = judge.calibration
+    write_json(
+        out / VERDICTS,
+        {
+            "schema": SCHEMA,
+            "model": calibration.model,
+            "setup": calibration.setup,
+            "alpha": judge.alpha,
+            "procedure": judge.procedure,
+            "calibration": {
+                "images": len(calibration.images),
+                "patients": calibration.patient_count,
+                "smallest_p_value": calibration.smallest_p_value,
+            },
+        },
+    )
+    _write_calibration(out / CALIBRATION, calibration)
+    if judge.alpha is not None:
+        centre = ("row", "column") if judge.affine is None else "xyz"[: len(judge.affine) - 1]
+        _write_regions(out / REGIONS, judged, [f"centre_{axis}" for axis in centre])
+    if patients:
+        _write_patients(out / PATIENTS, judge, judged)
+
+
+def _write_calibration(path: Path, calibration: Calibration) -> None:
+    """The healthy images by fingerprint, each with all its figures."""
+    columns = {"anomaly": calibration.anomaly, **calibration.features}
+    rows = zip(calibration.images, calibration.patients, *columns.values(), strict=True)
+    write_rows(path, ["image", "patient", *columns], rows)
+
+
+def _write_regions(path: Path, judged: Sequence[Judged], names: Sequence[str]) -> None:
+    rows: list[Sequence[object]] = []
+    for one in judged:
+        for number, region in enumerate(one.judgement.regions, 1):
+            centre = [f"{value:.2f}" for value in region.centre]
+            figures = [f"{value:.6g}" for value in (region.size, region.peak, region.mean, region.q_value)]
+            rows.append([one.case.path.as_posix(), number, region.unit, *centre, *figures])
+    write_rows(path, ["file", "region", "unit", *names, "size", "peak", "mean", "q_value"], rows)
+
+
+def _write_patients(path: Path, judge: Judge, judged: Sequence[Judged]) -> None:
+    """The highest anomaly of each patient, in the order of their first images."""
+    found: dict[str, list[float]] = {}
+    for one in judged:
+        found.setdefault(one.case.group, []).append(one.anomaly)
+    rows = []
+    for patient, anomalies in found.items():
+        p_value = judge.calibration.patient_p_value(np.array(anomalies, np.float32))
+        verdict = [] if judge.alpha is None else [verdict_of(p_value, judge.alpha)]
+        rows.append([patient, len(anomalies), np.float32(max(anomalies)), f"{p_value:.6g}", *verdict])
+    header = ["patient", "images", "anomaly", "p_value", *([] if judge.alpha is None else ["verdict"])]
+    write_rows(path, header, rows)

@@ -1,0 +1,63 @@
+"""From a score to a verdict: how probable so high a score is in a healthy image, and which places stand out in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from priorlens.blocks import Procedure, block_means, flag
+from priorlens.calibration import Calibration
+from priorlens.regions import Region, find_regions
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What is said of one image.
+
+    p_value: of its anomaly. abnormal: whether that is at most alpha; None where no alpha was given, and then no region
+    is told either. regions: places that stand out, the highest peak first; `labels` holds their numbers from 1.
+    """
+
+    p_value: float
+    abnormal: bool | None
+    regions: tuple[Region, ...]
+    labels: Int[np.ndarray, "*space"]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Judges images by a calibration.
+
+    alpha: false alarms among healthy images, as a share; also the false-discovery rate of regions. procedure: how the
+    regions' rate is controlled (`priorlens.blocks`). affine: from a map's indices to millimetres, see `find_regions`.
+    """
+
+    calibration: Calibration
+    alpha: float | None = None
+    procedure: Procedure = "bh"
+    affine: Float[np.ndarray, "n n"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.alpha is not None:
+            self.calibration.require(self.alpha)
+
+    def p_value(self, anomaly: float) -> float:
+        """Of one image."""
+        return float(self.calibration.image_p_values(np.array([anomaly]))[0])
+
+    def judge(self, anomaly: float, anomaly_map: Float[np.ndarray, "*space"]) -> Judgement:
+        """Of one image, whatever others there are."""
+        p_value = self.p_value(anomaly)
+        if self.alpha is None:
+            return Judgement(p_value, None, (), np.zeros(anomaly_map.shape, np.int32))
+        regions, labels = self.regions(anomaly_map, self.alpha)
+        return Judgement(p_value, p_value <= self.alpha, tuple(regions), labels)
+
+    def regions(
+        self, anomaly_map: Float[np.ndarray, "*space"], alpha: float
+    ) -> tuple[list[Region], Int[np.ndarray, "*space"]]:
+        """Places that stand out at a level other than the judge's own."""
+        flagged = flag(block_means(anomaly_map), self.calibration.healthy_blocks, alpha, self.procedure)
+        return find_regions(anomaly_map, flagged, self.affine)
