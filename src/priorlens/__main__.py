@@ -9,10 +9,13 @@ import typer
 from typer.core import TyperGroup
 
 from priorlens import __version__
+from priorlens.commands.calibrate import calibrate
+from priorlens.commands.combine import combine
 from priorlens.commands.demo import demo
 from priorlens.commands.evaluate import evaluate
 from priorlens.commands.fit import fit
 from priorlens.commands.inspect import inspect
+from priorlens.commands.monitor import monitor
 from priorlens.commands.score import score
 from priorlens.errors import EXIT_INTERRUPTED, PriorlensError
 
@@ -25,6 +28,7 @@ Exit codes:
   5    the output folder cannot be written, or is in use
   6    the backbone is unknown, or its weights cannot be had here
   7    done, but for some inputs, which are named
+  8    done, and the monitor raised an alarm
   130  stopped by Ctrl-C; nothing is half-written
 """
 
@@ -80,7 +84,7 @@ def priorlens(
     """
 
 
-for command in (demo, fit, score, evaluate, inspect):
+for command in (demo, fit, score, evaluate, calibrate, combine, monitor, inspect):
     app.command()(command)
 
 

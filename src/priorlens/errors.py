@@ -5,6 +5,9 @@ from __future__ import annotations
 EXIT_SOME_FAILED = 7
 """The run finished, but some inputs could not be used; each is named in the output."""
 
+EXIT_ALARM = 8
+"""The run finished, and a stream of scans has changed: the outputs say which and when."""
+
 EXIT_INTERRUPTED = 130
 """Stopped by Ctrl-C: finished outputs are kept, nothing is half-written."""
 
