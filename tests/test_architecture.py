@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "priorlens"
 
 STEPS = {
     "ground": ("errors", "outputs", "checkpoint"),
-    "images": ("images", "manifest", "datasets", "body", "normalise", "preparation"),
+    "images": ("images", "manifest", "datasets", "body", "normalise", "preparation", "provenance"),
     "made images": ("planted", "held_out", "cohort"),
     "features": ("features", "whitening"),
     "prior": (
@@ -31,8 +31,12 @@ STEPS = {
         *("progress", "scores", "anodode"),
         *("image_prior", "klip", "weighing", "klip_rules", "klip_scores", "klip_folder", "klip_model", "detectors"),
     ),
-    "figures": ("roc", "metrics", "bootstrap", "curves", "evaluation"),
-    "pictures": ("pictures", "plots"),
+    "verdicts": (
+        *("conformal", "blocks", "regions", "calibration", "calibrating", "verdicts"),
+        *("tables", "result_folder", "combining", "timetable", "streams", "drift"),
+    ),
+    "figures": ("roc", "metrics", "bootstrap", "curves", "evaluation", "verdict_figures"),
+    "pictures": ("pictures", "plots", "monitor_plot"),
     "commands": ("scoring", "commands", "__main__"),
 }
 DATA_WAY = [module for modules in STEPS.values() for module in modules]
