@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.ndimage import convolve
+from scipy.ndimage import binary_dilation
 from scipy.stats import betabinom, binom
 
+from priorlens.acquisition import acquisition
 from priorlens.blocks import HealthyBlocks, block_means, block_side, flag
-from priorlens.body import body_region
 from priorlens.calibrating import feature_values
 from priorlens.conformal import p_values
 from priorlens.datasets import HEALTHY, Case, healthy_cases, labelled_cases
@@ -32,6 +32,7 @@ from priorlens.held_out import set_aside
 from priorlens.images import Image, read_image, read_mask
 from priorlens.klip_model import KLIPModel
 from priorlens.provenance import image_fingerprint
+from priorlens.streams import watched
 
 LEVELS = (0.01, 0.05, 0.10, 0.20)
 SPLITS, STREAMS, CHANGED_STREAMS = 200, 500, 100
@@ -85,7 +86,8 @@ def false_alarms(new: np.ndarray, calibration: np.ndarray) -> list[Level]:
 class Discoveries:
     """Of blocks flagged at a nominal rate, means over images.
 
-    false: share of them that hold no pixel of a lesion; error: its standard error over images.
+    false: share of them that hold no pixel of a lesion; error: its standard error over images. far: share of them that
+        do not touch a block with one either: maps are smooth, and what lies beside a lesion stands out with it.
     found: share of images in which a block of the lesion is flagged. healthy: of healthy images with any block flagged.
     """
 
@@ -93,6 +95,7 @@ class Discoveries:
     procedure: str
     false: float
     error: float
+    far: float
     found: float
     healthy: float
 
@@ -108,7 +111,8 @@ def discoveries(
     rng = np.random.default_rng(seed)
     blocks, changed = [block_means(one) for one in healthy], [block_means(one) for one in abnormal]
     lesions = [_blocks_with(mask) for mask in truth]
-    found: dict[tuple[float, str], tuple[list[list[float]], list[float]]] = {}
+    around = [binary_dilation(one, np.ones((3, 3))) for one in lesions]
+    found: dict[tuple[float, str], tuple[list[list[tuple[float, ...]]], list[bool]]] = {}
     for _ in range(splits):
         order = rng.permutation(len(blocks))
         half = order[: len(order) // 2]
@@ -117,16 +121,22 @@ def discoveries(
             for procedure in ("bh", "by", "max"):
                 told, usual = found.setdefault((alpha, procedure), ([], []))
                 flags = [flag(one, calibration, alpha, procedure).flagged for one in changed]
-                pairs = zip(flags, lesions, strict=True)
-                told.append([(float((f & ~t).sum() / max(1, f.sum())), float((f & t).any())) for f, t in pairs])
+                parts = zip(flags, lesions, around, strict=True)
+                told.append([_of_image(*one) for one in parts])
                 usual += [flag(blocks[i], calibration, alpha, procedure).flagged.any() for i in order[len(half) :]]
     result = []
     for (alpha, procedure), (told, usual) in found.items():
         by_image = np.array(told).mean(0)  # splits share the images: only images are independent
         error = float(by_image[:, 0].std() / np.sqrt(len(by_image)))
-        false, hit = (float(value) for value in by_image.mean(0))
-        result.append(Discoveries(alpha, procedure, false, error, hit, float(np.mean(usual))))
+        false, far, hit = (float(value) for value in by_image.mean(0))
+        result.append(Discoveries(alpha, procedure, false, error, far, hit, float(np.mean(usual))))
     return result
+
+
+def _of_image(flagged: np.ndarray, lesion: np.ndarray, around: np.ndarray) -> tuple[float, float, float]:
+    """False discoveries, those of them that are far from the lesion, and whether it is found."""
+    count = max(1, flagged.sum())
+    return float((flagged & ~lesion).sum() / count), float((flagged & ~around).sum() / count), (flagged & lesion).any()
 
 
 @dataclass(frozen=True)
@@ -181,18 +191,9 @@ def gained(image: Image) -> Image:
 
 def noisier(image: Image, rng: np.random.Generator) -> Image:
     """Twice the noise: as much again is added as makes the standard deviation double, within what the file can hold."""
-    noise = np.sqrt(3) * noise_of(image) * rng.standard_normal(image.pixels.shape)
+    noise = np.sqrt(3) * acquisition(image)["noise"] * rng.standard_normal(image.pixels.shape)
     pixels = np.clip(image.pixels + noise, 0, _top(image)).round().astype(np.float32)
     return Image(pixels, image.path, image.full_scale)
-
-
-def noise_of(image: Image) -> float:
-    """Standard deviation of the noise inside the body, by the median of a mask that edges hardly answer (Immerkaer
-    1996, "Fast noise variance estimation")."""
-    grey = image.pixels.mean(0)
-    mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-    answer = np.abs(convolve(grey, mask))[body_region(grey)]
-    return float(np.median(answer)) / 0.6745 / 6
 
 
 def _top(image: Image) -> float:
@@ -222,10 +223,11 @@ def told(detector: object, images: Sequence[Image]) -> Told:
         for i, anomaly in enumerate(found.anomaly):
             tables = {name: found.arrays[name][i] for name in detector.tables_}
             figures = {name: float(values[i]) for name, values in found.figures.items()}
+            figures |= acquisition(images[start + i])
             rows.append(feature_values(float(anomaly), figures, tables, detector.tables_))
             maps.append(found.anomaly_map[i])
     features = {name: np.array([row[name] for row in rows]) for name in rows[0]} if rows else {}
-    return Told({n: v for n, v in features.items() if np.isfinite(v).all()}, maps)
+    return Told({n: features[n] for n in watched(list(features)) if np.isfinite(features[n]).all()}, maps)
 
 
 def kept(folder: Path | None, name: str, detector: object, images: Sequence[Image]) -> Told:
@@ -314,11 +316,13 @@ def _print_p_values(pool: np.ndarray, calibration: np.ndarray, new: np.ndarray) 
 
 def _print_discoveries(kind: str, found: Sequence[Discoveries]) -> None:
     print(f"Blocks, {kind}:\n")
-    print("| nominal rate | procedure | false discoveries | lesion found | healthy images with any |")
-    print("| --- | --- | --- | --- | --- |")
+    print(
+        "| nominal rate | procedure | false discoveries | of these not beside a lesion | lesion found | healthy, any |"
+    )
+    print("| --- | --- | --- | --- | --- | --- |")
     for one in found:
         rate = f"{one.false:.3f} ± {one.error:.3f}"
-        print(f"| {one.alpha:g} | {one.procedure} | {rate} | {one.found:.3f} | {one.healthy:.3f} |")
+        print(f"| {one.alpha:g} | {one.procedure} | {rate} | {one.far:.3f} | {one.found:.3f} | {one.healthy:.3f} |")
     print(flush=True)
 
 

@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "priorlens"
 
 STEPS = {
     "ground": ("errors", "outputs", "checkpoint"),
-    "images": ("images", "manifest", "datasets", "body", "normalise", "preparation", "provenance"),
+    "images": ("images", "manifest", "datasets", "body", "acquisition", "normalise", "preparation", "provenance"),
     "made images": ("planted", "held_out", "cohort"),
     "features": ("features", "whitening"),
     "prior": (

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from priorlens.anodode import AnoDODE
+    from priorlens.calibrating import calibrate
     from priorlens.datasets import find_cases, healthy_cases, labelled_cases
     from priorlens.errors import PriorlensError
     from priorlens.evaluation import evaluate
@@ -23,16 +24,19 @@ if TYPE_CHECKING:
     from priorlens.klip import KLIP
     from priorlens.klip_model import KLIPModel
     from priorlens.scores import Scores
+    from priorlens.verdicts import Judge
 
 __version__ = "0.1.0"
 
 __all__ = [
     "KLIP",
     "AnoDODE",
+    "Judge",
     "KLIPModel",
     "PriorlensError",
     "Scores",
     "__version__",
+    "calibrate",
     "evaluate",
     "find_cases",
     "healthy_cases",
@@ -42,10 +46,12 @@ __all__ = [
 
 _HOMES = {
     "AnoDODE": "anodode",
+    "Judge": "verdicts",
     "KLIP": "klip",
     "KLIPModel": "klip_model",
     "PriorlensError": "errors",
     "Scores": "scores",
+    "calibrate": "calibrating",
     "evaluate": "evaluation",
     "find_cases": "datasets",
     "healthy_cases": "datasets",

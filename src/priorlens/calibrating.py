@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float32
 
+from priorlens.acquisition import acquisition
 from priorlens.blocks import block_means
 from priorlens.calibration import Calibration
 from priorlens.conformal import FEWEST_PATIENTS, smallest_p_value
@@ -88,6 +89,7 @@ def calibrate(
         scores = detector.score(named[start : start + _AT_ONCE])
         for i, anomaly_map in enumerate(scores.anomaly_map):
             figures = {name: float(column[i]) for name, column in scores.figures.items()}
+            figures |= acquisition(named[start + i])
             tables = {name: scores.arrays[name][i] for name in detector.tables_}
             values = feature_values(float(scores.anomaly[i]), figures, tables, detector.tables_)
             entries.append(entry(prints[start + i], whose[start + i], anomaly_map, values))

@@ -73,7 +73,7 @@ def read_streams(folders: Sequence[Path], times: Path | None = None) -> Streams:
     results = [read_result_folder(folder) for folder in folders]
     first = _of_one_model(results)
     healthy = first.calibration
-    names = [ANOMALY, *(name for name in healthy.columns if name not in ("image", "patient", ANOMALY))]
+    names = watched([ANOMALY, *(name for name in healthy.columns if name not in ("image", "patient", ANOMALY))])
     images, failed = _scored_images(results, names)
     moments = read_times(times, [image.file for image in images]) if times else {}
     by_patient = any(image.patient for image in images)
@@ -93,6 +93,20 @@ def read_streams(folders: Sequence[Path], times: Path | None = None) -> Streams:
         failed,
         tuple(_notes(healthy.path, known, by_patient, [name for name in names if name not in kept])),
     )
+
+
+def watched(names: Sequence[str]) -> list[str]:
+    """Of a calibration's features those to watch: of a spectrum, at each place, the first value and the last alone.
+
+    They are the plain surprise and that of the widest neighbourhood. What lies between moves with them, and every
+    feature more makes the stakes of the others smaller.
+    """
+    places: dict[str, list[str]] = {}
+    for name in names:
+        _, _, place = name.partition("@")
+        places.setdefault(place, []).append(name)
+    ends = {name for place, there in places.items() if place for name in (there[0], there[-1])}
+    return [name for name in names if "@" not in name or name in ends]
 
 
 def _of_one_model(folders: Sequence[ResultFolder]) -> ResultFolder:

@@ -181,6 +181,7 @@ def _entries(
     detector: AnoDODE | KLIPModel, cases: Sequence[Case], known: Mapping[Path, tuple[str, str]]
 ) -> Iterator[Entry]:
     """What the images that can be used show; the others are named."""
+    from priorlens.acquisition import acquisition
     from priorlens.calibrating import entry, feature_values
     from priorlens.commands.terminal import progress_bar, warn
     from priorlens.scoring import Failed, score_cases
@@ -192,5 +193,6 @@ def _entries(
                 warn(result.reason)
                 continue
             tables = {name: result.arrays[name] for name in detector.tables_}
-            values = feature_values(result.anomaly, result.figures, tables, detector.tables_)
+            figures = {**result.figures, **acquisition(result.image)}
+            values = feature_values(result.anomaly, figures, tables, detector.tables_)
             yield entry(*known[result.case.path], result.anomaly_map, values)

@@ -14,6 +14,8 @@ from priorlens.commands.options import Overwrite, Rule, Threads
 SIZE = 128
 """At which the slices of 96 pixels are seen: less than half the work of the 192 that fit would choose."""
 
+ALPHA = 0.05
+
 
 def demo(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for everything it makes.")] = Path(
@@ -51,8 +53,8 @@ def demo(
         write_cohort(cohort, seed=seed, overwrite=overwrite)
     _announce(f"priorlens fit {cohort} --out {model} --size {SIZE} --seed {seed} --steps {steps}")
     fit(cohort, model, size=SIZE, seed=seed, steps=steps, overwrite=overwrite, threads=threads)
-    _announce(f"priorlens evaluate {model} {cohort} --out {results} --rule local")
-    evaluate(model, cohort, results, rule=Rule.local, overwrite=overwrite, threads=threads)
+    _announce(f"priorlens evaluate {model} {cohort} --out {results} --rule local --alpha {ALPHA}")
+    evaluate(model, cohort, results, rule=Rule.local, alpha=ALPHA, overwrite=overwrite, threads=threads)
     pictures = sorted((results / "overlays" / "lesion").glob("*.png"))
     contact_sheet(pictures[:12], out / "lesions.png")
     typer.echo(

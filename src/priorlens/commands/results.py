@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import typer
 
+from priorlens.acquisition import ACQUISITION, acquisition
 from priorlens.commands.terminal import progress_bar, warn
 from priorlens.commands.verdict_files import VERDICT_FILES, Judged, write_verdicts
 from priorlens.conformal import verdict_of
@@ -51,6 +52,7 @@ def write_scores(
     judged: list[Judged] = []
     tables: dict[str, list[Sequence[object]]] = {name: [] for name in detector.tables_}
     columns = _columns(judge, patients)
+    names = (*detector.figure_names_, *ACQUISITION)
     try:
         with progress_bar("scoring", len(cases)) as advance:
             for result in results or score_cases(detector, cases):
@@ -78,7 +80,7 @@ def write_scores(
         done = f"{out / SCORES}: stopped after {len(rows)} of {len(cases)} images"
         raise KeyboardInterrupt(f"{done}; add --overwrite to score them all") from None
     finally:
-        header = ["file", *columns, *detector.figure_names_, "nfe", "seconds", "error"]
+        header = ["file", *columns, *names, "nfe", "seconds", "error"]
         write_rows(out / SCORES, header, rows)
         for name, lines in tables.items():
             write_rows(out / f"{name}.csv", ["file", *detector.tables_[name]], lines)
@@ -168,7 +170,8 @@ def _row(result: Scored | Failed, names: Sequence[str], said: Mapping[str, str])
     file = result.case.path.as_posix()
     if isinstance(result, Failed):
         return [file, *said.values(), *[""] * (len(names) + 2), result.reason]
-    anomaly, *figures = (_shown(value) for value in (result.anomaly, *(result.figures[name] for name in names)))
+    known = {**result.figures, **acquisition(result.image)}
+    anomaly, *figures = (_shown(value) for value in (result.anomaly, *(known[name] for name in names)))
     return [file, *{**said, "anomaly": anomaly}.values(), *figures, str(result.nfe), f"{result.seconds:.4f}", ""]
 
 
