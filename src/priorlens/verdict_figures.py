@@ -71,8 +71,8 @@ def verdict_figures(
 ) -> dict[str, dict[str, Any]]:
     """Figures by alpha, and by kind, each with the interval that holds it in 95 of 100 such studies.
 
-    Rates of single images, where every image is a patient of its own, have the exact binomial interval (Clopper &
-    Pearson 1934); all others that of resampled patients.
+    Rates of single images, where every image of the kind is of another patient, have the exact binomial interval
+    (Clopper & Pearson 1934); all others that of resampled patients.
     """
     return {f"{alpha:g}": _at(found, bootstrap, seed) for alpha, found in tests.items()}
 
@@ -95,11 +95,11 @@ def verdict_table(figures: Mapping[str, Mapping[str, Any]]) -> Table:
 def _at(found: Sequence[Tested], bootstrap: int, seed: int) -> dict[str, Any]:
     """At one alpha."""
     kinds = sorted({one.kind for one in found}, key=lambda kind: (kind != HEALTHY, kind))
-    single = len({one.group for one in found}) == len(found)
     figures: dict[str, Any] = {}
     for kind in kinds:
         own = [one for one in found if one.kind == kind]
         groups = [one.group for one in own]
+        single = len(set(groups)) == len(groups)
         wanted = _HEALTHY if kind == HEALTHY else _ABNORMAL
         figures[kind] = {
             name: _estimate(np.array([read(one) for one in own], np.float64), groups, share and single, bootstrap, seed)

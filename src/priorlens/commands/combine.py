@@ -32,7 +32,7 @@ def combine(
     results: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RESULTS...",
+            metavar="RESULTS",
             help="Two or more folders that priorlens score wrote of the same images, each with another calibrated "
             "model, or with another rule or measurement of one.",
         ),

@@ -22,7 +22,7 @@ TABLE, SUMMARY, PICTURE = "monitor.csv", "monitor.json", "monitor.png"
 def monitor(
     results: Annotated[
         list[Path],
-        typer.Argument(metavar="RESULTS...", help="Folders that priorlens score wrote, with one calibrated model."),
+        typer.Argument(metavar="RESULTS", help="Folders that priorlens score wrote, with one calibrated model."),
     ],
     out: Results,
     alpha: Annotated[
@@ -47,7 +47,8 @@ def monitor(
     calibration and all scans before it, and a bet is kept against the ranks being even. As long as nothing changes, its
     capital ever reaches 1 / alpha with a chance of at most alpha, however long the stream: that is the alarm.
 
-    Watched are the anomaly and every further figure that the calibration has. The unit is the patient where
+    Watched are the anomaly, every further figure of scores.csv, and of the spectrum the plain surprise and that of the
+    widest neighbourhood at each noise level. The unit is the patient where
     scores.csv names patients (means over the patient's images, at the time of the first), else the image. After an
     alarm the watch goes on, but does not start anew.
 
