@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float64
 
 from priorlens import bootstrap, roc
+
+SCHEMA = 1
 
 GRID = np.linspace(0, 1, 501)
 """False-positive rates, and recalls, at which curves are read."""
@@ -60,6 +62,20 @@ def curve(
         average_precision=float(roc.average_precision(exact)),
         prevalence=float(positives / (positives + negatives)),
     )
+
+
+def curves_facts(curves: Sequence[Curve]) -> dict[str, Any]:
+    """The content of `curves.json`: all points of all curves, with `null` where there is no band."""
+    return {"schema": SCHEMA, "grid": GRID.round(6).tolist(), "curves": [_facts(one) for one in curves]}
+
+
+def _facts(one: Curve) -> dict[str, Any]:
+    return {
+        name: [None if np.isnan(number) else round(float(number), 6) for number in value]
+        if isinstance(value, np.ndarray)
+        else value
+        for name, value in vars(one).items()
+    }
 
 
 def tpr_at(points: roc.OperatingPoints) -> Float64[np.ndarray, " grid"]:
