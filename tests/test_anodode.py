@@ -16,12 +16,15 @@ from priorlens import anodode, held_out
 from priorlens.anodode import AnoDODE
 from priorlens.checkpoint import CONFIG, TENSORS
 from priorlens.cohort import healthy_slices
+from priorlens.combination import readings
 from priorlens.errors import InputError, ModelError, OutputError, WeightsError
 from priorlens.feature_prior import FeaturePrior
 from priorlens.images import Image
 from priorlens.progress import Progress
+from priorlens.provenance import Provenance
 from priorlens.rules import RULES
 from priorlens.scores import Scores
+from priorlens.surprise import SIGMAS, WIDTHS
 
 OPTIONS = {"size": 64, "steps": 3, "device": "cpu"}
 GROUPS = [f"p{i // 2}" for i in range(10)]
@@ -93,6 +96,12 @@ def same(one: Scores, other: Scores) -> bool:
         and all(np.array_equal(values, other.figures[name]) for name, values in one.figures.items())
         and one.nfe == other.nfe
         and all(np.array_equal(a, b) for a, b in zip(one.anomaly_map, other.anomaly_map, strict=True))
+        and one.arrays.keys() == other.arrays.keys()
+        and all(
+            np.array_equal(*pair)
+            for name in one.arrays
+            for pair in zip(one.arrays[name], other.arrays[name], strict=True)
+        )
     )
 
 
@@ -177,7 +186,70 @@ def test_obvious_damage_is_surprising(detector):
     assert detector.score(damaged).anomaly.min() > detector.score(healthy).anomaly.max()
 
 
+# --- the spectrum
+
+
+def test_the_spectrum_has_a_row_a_scale_and_noise_level(detector):
+    (name,) = detector.tables_
+    assert name == "spectrum" and detector.tables_[name] == anodode.SPECTRUM
+    assert anodode.SPECTRUM == ("stride", "sigma", "standardised", "width_0", "width_1", "width_2")
+    scores = detector.score(slices(3, seed=1))
+    assert len(scores.arrays["spectrum"]) == 3
+    for rows in scores.arrays["spectrum"]:
+        assert rows.shape == (3 * len(SIGMAS), len(anodode.SPECTRUM)) and np.isfinite(rows).all()
+        np.testing.assert_array_equal(rows[:, 0], np.repeat([8, 16, 32], len(SIGMAS)))
+        np.testing.assert_allclose(rows[:, 1], np.tile(SIGMAS, 3))
+    assert np.ptp([rows[:, 2:] for rows in scores.arrays["spectrum"]], axis=0).min() > 0, "images differ in all of it"
+
+
+def test_each_figure_of_the_spectrum_is_the_reading_of_its_name(detector):
+    """Bits above what is usual, by the names that the combination gives its readings."""
+    image = slices(1, seed=1)
+    (rows,) = detector.score(image).arrays["spectrum"]
+    prepared = detector.preparation_.to_model([Image(image[0][None], Path("x"), float("nan"))])
+    found = readings(detector._surprises(prepared), 16)
+    above = dict(zip(found.names, (found.means[0] - detector.combination_.usual).tolist(), strict=True))
+    for stride, sigma, standardised, *widths in rows.tolist():
+        scale = f"s{stride:g}"
+        assert standardised == pytest.approx(above[f"{scale} standardised sigma={sigma:g}"], abs=1e-4)
+        for width, value in zip(WIDTHS, widths, strict=True):
+            assert value == pytest.approx(above[f"{scale} coherent sigma={sigma:g} width={width:g}"], abs=1e-4)
+
+
+def test_the_spectrum_is_zero_on_average_of_those_held_out_and_damage_lies_above(detector):
+    healthy = [slices(10)[i] for i in held_out.hold_out(GROUPS, detector.seed)[1]]
+    damaged = [image.copy() for image in healthy]
+    for i, image in enumerate(damaged):
+        image[16:48, 16:48] = np.random.default_rng(i).uniform(0, 255, (32, 32))
+    usual, odd = (np.mean(detector.score(some).arrays["spectrum"], 0)[:, 2:] for some in (healthy, damaged))
+    np.testing.assert_allclose(usual, 0, atol=1e-3)
+    assert odd.mean() > 0.5
+
+
+def test_rules_share_a_spectrum_but_for_the_published_one(detector):
+    image, found = slices(1, seed=1), []
+    for rule in RULES:
+        detector.rule = rule
+        scores = detector.score(image)
+        assert scores.arrays.keys() == detector.tables_.keys()
+        found += scores.arrays.get("spectrum", ())
+    assert len(found) == len(RULES) - 1 and all(np.array_equal(one, found[0]) for one in found)
+    detector.rule = "published"
+    assert detector.tables_ == {} and detector.score(image).arrays == {}
+
+
+def test_no_images_have_no_spectrum(detector):
+    assert detector.score([]).arrays == {"spectrum": ()}
+
+
 # --- fitting
+
+
+def test_what_was_given_is_known_again_held_out_or_not(fitted):
+    images = [Image(one[None], Path(f"{i}.npy"), float("nan")) for i, one in enumerate(slices(10))]
+    assert fitted.provenance_ == Provenance.of(images, GROUPS)
+    assert len(fitted.provenance_.images) == 10 and len(fitted.provenance_.patients) == 5
+    assert fitted.provenance_.sides == (64, 64)
 
 
 def test_healthy_statistics_are_of_the_present_rule(detector):
@@ -234,6 +306,8 @@ def test_colour_in_percentiles_and_two_sizes(tmp_path):
     assert detector.figure_names_ == ("s8", "s16", "s32", "x0.5_s8", "x0.5_s16", "x0.5_s32")
     scores = detector.score(images[:1])
     assert tuple(scores.figures) == detector.figure_names_
+    (spectrum,) = scores.arrays["spectrum"]
+    np.testing.assert_array_equal(spectrum[:, 0], np.repeat([8, 16, 32, 16, 32, 64], len(SIGMAS)))
     detector.save(tmp_path)
     loaded = AnoDODE.load(tmp_path, device="cpu")
     assert same(loaded.score(images[:1]), scores)
@@ -281,6 +355,7 @@ def test_a_saved_model_scores_the_same_by_every_rule(detector, saved):
     loaded = AnoDODE.load(saved, device="cpu")
     assert loaded.rule == "combined"
     assert loaded.describe() == detector.describe()
+    assert loaded.provenance_ == detector.provenance_
     for rule in RULES:
         detector.rule = loaded.rule = rule
         assert same(loaded.score(images), detector.score(images)), rule
@@ -345,7 +420,9 @@ def test_a_configuration_that_does_not_fit(model, keys, to, reason):
     one_line(error, model, reason)
 
 
-@pytest.mark.parametrize("part", ["backbone.", "s32.variance", "combination.weights"])
+@pytest.mark.parametrize(
+    "part", ["backbone.", "s32.variance", "combination.weights", "provenance.", "provenance.sides"]
+)
 def test_tensors_that_are_missing(model, part):
     kept = {name: value for name, value in load_file(model / TENSORS).items() if not name.startswith(part)}
     (model / TENSORS).unlink()

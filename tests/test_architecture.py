@@ -37,6 +37,11 @@ STEPS = {
     ),
     "figures": ("roc", "metrics", "bootstrap", "curves", "evaluation", "verdict_figures"),
     "pictures": ("pictures", "plots", "monitor_plot"),
+    "report": (
+        *("report.facts", "report.spectra", "report.findings", "report.naming", "report.svg", "report.charts"),
+        *("report.evaluation_charts", "report.evaluated", "report.card", "report.sentences", "report.thumbnails"),
+        *("report.page", "report.watched", "report.book"),
+    ),
     "commands": ("scoring", "commands", "__main__"),
 }
 DATA_WAY = [module for modules in STEPS.values() for module in modules]

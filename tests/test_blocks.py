@@ -7,7 +7,17 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from scipy.stats import false_discovery_control
 
-from priorlens.blocks import ALONG, PROCEDURES, HealthyBlocks, block_means, block_p_values, block_side, enlarged, flag
+from priorlens.blocks import (
+    ALONG,
+    PROCEDURES,
+    HealthyBlocks,
+    block_means,
+    block_p_values,
+    block_side,
+    enlarged,
+    fewest_for_by,
+    flag,
+)
 from priorlens.errors import InputError
 
 
@@ -24,19 +34,19 @@ def by_definition(images, index):
 # --- blocks of a map
 
 
-@pytest.mark.parametrize(("shape", "side"), [((256, 256), 22), ((100, 256), 22), ((12, 3), 1), ((13, 5), 2), ((1,), 1)])
+@pytest.mark.parametrize(("shape", "side"), [((256, 256), 16), ((100, 256), 16), ((16, 3), 1), ((17, 5), 2), ((1,), 1)])
 def test_the_side_makes_no_more_blocks_than_there_may_be(shape, side):
     assert block_side(shape) == side
     assert -(-max(shape) // side) <= ALONG
 
 
 def test_means_of_whole_blocks_and_of_those_at_the_border():
-    anomaly_map = np.zeros((5, 26), np.float32)  # blocks of 3
+    anomaly_map = np.zeros((5, 44), np.float32)  # blocks of 3
     anomaly_map[:3, :3] = np.arange(9).reshape(3, 3)
-    anomaly_map[3:, 24:] = [[1, 2], [3, 6]]
+    anomaly_map[3:, 42:] = [[1, 2], [3, 6]]
     means = block_means(anomaly_map)
-    assert means.shape == (2, 9) and means.dtype == np.float32
-    assert means[0, 0] == 4 and means[1, 8] == 3
+    assert means.shape == (2, 15) and means.dtype == np.float32
+    assert means[0, 0] == 4 and means[1, 14] == 3
     assert np.count_nonzero(means) == 2
 
 
@@ -233,3 +243,13 @@ def test_healthy_blocks_of_whole_maps():
     np.testing.assert_array_equal(healthy.values[2], block_means(maps[2]).ravel())
     assert healthy.patients.tolist() == [0, 1, 2]
     assert HealthyBlocks.of(maps, np.array([4, 4, 8])).patients.tolist() == [4, 4, 8]
+
+
+def test_by_needs_more_healthy_patients():
+    """A single block above all others is flagged with so many of them, and not with one fewer."""
+    needed = fewest_for_by(0.2)
+    for patients, expected in ((needed, True), (needed - 1, False)):
+        healthy = HealthyBlocks.of(list(np.random.default_rng(0).random((patients, 16, 16))))
+        blocks = np.zeros((16, 16), np.float32)
+        blocks[3, 5] = 2
+        assert flag(blocks, healthy, 0.2, "by").flagged.any() == expected

@@ -10,8 +10,8 @@ import torch
 from priorlens import anodode, detectors, klip_model
 from priorlens.anodode import AnoDODE
 from priorlens.checkpoint import TENSORS, UNFINISHED, write_checkpoint
-from priorlens.detectors import load_detector
-from priorlens.errors import ModelError
+from priorlens.detectors import load_detector, setup_of
+from priorlens.errors import InputError, ModelError
 from priorlens.klip_model import KLIPModel
 
 
@@ -69,6 +69,62 @@ def test_folders_that_hold_no_model_are_refused(tmp_path):
     refused(tmp_path / "torn", "truncated")
     (written(tmp_path / "nameless", {"method": "klip"}) / "config.json").write_text('{"schema": 1}')
     refused(tmp_path / "nameless", "not a priorlens model's configuration")
+
+
+# --- all that may be chosen of how a model scores
+
+
+def test_the_setup_of_anodode_is_its_rule():
+    detector = AnoDODE()
+    assert setup_of(detector) == "rule=combined"
+    detector.rule = "local"
+    assert setup_of(detector) == "rule=local"
+
+
+def test_the_setup_of_klip_is_all_that_changes_its_scores():
+    """Each choice changes it, and back again gives back what it was."""
+    plain = setup_of(KLIPModel(device="cpu"))
+    assert plain == "rule=combined, physics=identity, posterior=diffpir"
+    seen = {plain}
+    for choose in (
+        lambda model: setattr(model, "rule", "squares"),
+        lambda model: setattr(model, "rule", "reference"),
+        lambda model: model.measure("ct:views=24"),
+        lambda model: model.measure("ct:views=25"),
+        lambda model: model.measure("ct:views=24", 0.1),
+        lambda model: model.measure("ct:views=24", 0.11),
+        lambda model: model.measure("identity", 0.1),
+        lambda model: setattr(model, "posterior", "pigdm"),
+        lambda model: setattr(model, "window", (0.1, 0.4)),
+        lambda model: setattr(model, "window", (0.1, 0.5)),
+        lambda model: setattr(model, "block", 8),
+        lambda model: setattr(model, "simulated", False),
+    ):
+        model = KLIPModel(device="cpu")
+        choose(model)
+        assert setup_of(model) not in seen and "\n" not in setup_of(model)
+        seen.add(setup_of(model))
+        model.measure("identity")
+        model.rule, model.posterior, model.window, model.block, model.simulated = (
+            "combined",
+            "diffpir",
+            None,
+            None,
+            True,
+        )
+        assert setup_of(model) == plain
+
+
+def test_one_measurement_has_one_setup_however_it_is_written():
+    setups = set()
+    for physics, noise in (("ct:views=24", 0.1), ("ct:views=24,", 0.1), ("ct: views=24 ", 0.10)):
+        model = KLIPModel(device="cpu")
+        try:
+            model.measure(physics, noise)
+        except InputError:
+            continue
+        setups.add(setup_of(model))
+    assert len(setups) == 1
 
 
 def test_only_known_methods_are_looked_for():

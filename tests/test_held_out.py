@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from priorlens import held_out
+from priorlens.datasets import MIN_HEALTHY
 from priorlens.errors import InputError
-from priorlens.held_out import PLANTED_EACH, hold_out, plant_each, planted_count
+from priorlens.held_out import FEWEST, PLANTED_EACH, hold_out, plant_each, planted_count, set_aside
 from priorlens.planted import INSIDE
 
 
@@ -44,6 +45,68 @@ def test_one_patient_alone_cannot_be_split():
 def test_another_seed_holds_out_others():
     groups = [str(i) for i in range(100)]
     assert hold_out(groups, 0) != hold_out(groups, 1)
+
+
+# --- set aside for calibration
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=60),
+    seed=st.integers(0, 5),
+    share=st.sampled_from([None, 0.0, 0.1, 0.3, 0.5]),
+)
+def test_what_is_set_aside_leaves_whole_patients_enough_to_learn_from(sizes, seed, share):
+    groups = [f"p{patient}" for patient, size in enumerate(sizes) for _ in range(size)]
+    np.random.default_rng(seed).shuffle(groups)
+    kept, aside = set_aside(groups, seed, share)
+    assert sorted(kept + aside) == list(range(len(groups))), "each image on one side"
+    assert kept == sorted(kept) and aside == sorted(aside)
+    assert not {groups[i] for i in kept} & {groups[i] for i in aside}
+    if aside:
+        assert len(kept) >= MIN_HEALTHY and share != 0
+        hold_out([groups[i] for i in kept], seed)
+    assert (kept, aside) == set_aside(groups, seed, share)
+
+
+@pytest.mark.parametrize(
+    ("patients", "aside"), [(12, 0), (FEWEST - 1, 0), (FEWEST, 9), (200, 40), (500, 100), (700, 100), (3000, 300)]
+)
+@pytest.mark.parametrize("images", [1, 20])
+def test_how_many_patients_are_set_aside(patients, aside, images):
+    """A tenth, at least a hundred, and no more than a fifth; none where that would be of no use. P-values go by
+    patients, so it does not matter how many images each has."""
+    groups = [f"p{i // images}" for i in range(patients * images)]
+    _, left = set_aside(groups, 0)
+    assert len({groups[i] for i in left}) == aside
+
+
+@pytest.mark.parametrize(("share", "aside"), [(0.0, 0), (0.1, 2), (0.25, 5), (0.5, 10)])
+def test_the_share_that_is_asked_for_is_set_aside(share, aside):
+    assert len(set_aside([str(i) for i in range(20)], 0, share)[1]) == aside
+
+
+@pytest.mark.parametrize("groups", [["ann"] * 20, ["ann"] * 10 + ["bob"] * 10, [str(i) for i in range(9)]])
+def test_none_are_set_aside_where_the_rest_could_not_be_learned_from(groups):
+    """One patient; two, of whom one would be left; nine images, of whom five would be left."""
+    assert set_aside(groups, 0, 0.5) == (list(range(len(groups))), [])
+
+
+def test_the_order_of_the_images_does_not_matter_and_the_seed_does():
+    groups = [f"p{i // 2}" for i in range(200)]
+    chosen = {groups[i] for i in set_aside(groups, 0)[1]}
+    assert {groups[::-1][i] for i in set_aside(groups[::-1], 0)[1]} == chosen
+    assert {groups[i] for i in set_aside(groups, 1)[1]} != chosen
+
+
+def test_those_held_out_next_are_drawn_anew():
+    """Not the patients that came next in the draw of those set aside: else the two would be no independent draws."""
+    groups = [str(i) for i in range(1000)]
+    kept, aside = set_aside(groups, 0)
+    held = {kept[i] for i in hold_out([groups[i] for i in kept], 0)[1]}
+    assert not held & set(aside)
+    longer = set(set_aside(groups, 0, 0.19)[1]) - set(aside)
+    assert len(held & longer) < len(held) / 2
 
 
 # --- planted artefacts

@@ -24,6 +24,7 @@ from priorlens.klip_rules import KLIP_RULES, LEARNED, Learned
 from priorlens.measurement.files import Measurement
 from priorlens.measurement.physics import build, parse, simulate
 from priorlens.progress import Progress
+from priorlens.provenance import Provenance
 from priorlens.scores import Scores
 
 SIDE = 32
@@ -140,6 +141,12 @@ def test_what_is_usual_is_learned_for_whole_images_and_each_measurement(fitted):
         assert learned.windows.keys() == {"coherent", "squares"}
     one, other = fitted.learned_.values()
     assert not torch.allclose(one.weighing.usual, other.weighing.usual)
+
+
+def test_what_was_given_is_known_again_held_out_or_not(fitted):
+    images = [Image(one[None], Path(f"{i}.npy"), float("nan")) for i, one in enumerate(slices(10, 0))]
+    assert fitted.provenance_ == Provenance.of(images, GROUPS)
+    assert len(fitted.provenance_.images) == 10 and len(fitted.provenance_.patients) == 5
 
 
 def test_a_fitted_model_takes_images_as_they_are():
@@ -676,6 +683,7 @@ def test_a_prior_that_does_not_fit_is_told_before_it_trains(pipeline, tmp_path, 
 def test_a_saved_model_scores_the_same_by_every_rule(model, saved):
     loaded = KLIPModel.load(saved, device="cpu")
     assert loaded.rule == "combined" and loaded.describe() == model.describe()
+    assert loaded.provenance_ == model.provenance_
     for physics in (IDENTITY, SUPER):
         for rule in KLIP_RULES:
             model.rule = loaded.rule = rule
@@ -741,7 +749,9 @@ def test_a_configuration_that_does_not_fit(folder, keys, to, reason):
     one_line(error, folder, reason)
 
 
-@pytest.mark.parametrize("part", ["denoiser.", "variance.", "learned.0.inner", "learned.0.outer_bias", "learned.1."])
+@pytest.mark.parametrize(
+    "part", ["denoiser.", "variance.", "learned.0.inner", "learned.0.outer_bias", "learned.1.", "provenance."]
+)
 def test_tensors_that_are_missing(folder, part):
     kept = {name: value for name, value in load_file(folder / TENSORS).items() if not name.startswith(part)}
     save_file(kept, folder / TENSORS)

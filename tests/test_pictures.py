@@ -60,6 +60,63 @@ def test_outline_at_the_border_is_closed_and_none_is_drawn_without_reason():
     assert len(coloured(third_panel(pictures.draw_overlay(pixels, corner, threshold=2.0), 256), pictures.CALLED)) == 0
 
 
+def test_regions_of_a_verdict_are_outlined_in_place_of_a_threshold():
+    surprise, region, truth = (blob(64, 64, *place) for place in ((30, 30, 9), (10, 20, 12), (40, 36, 16)))
+    pixels = np.zeros((1, 64, 64), np.float32)
+    called = pictures.Called(0.012, region > 0, 0.05)
+    panel = third_panel(pictures.draw_overlay(pixels, surprise, threshold=0.5, truth=truth > 0, called=called), 256)
+    for colour, (top, left, size) in ((pictures.CALLED, (10, 20, 12)), (pictures.TRUTH, (40, 36, 16))):
+        found = coloured(panel, colour)
+        np.testing.assert_allclose(found.min(axis=0), [4 * top, 4 * left], atol=3)
+        np.testing.assert_allclose(found.max(axis=0), [4 * (top + size), 4 * (left + size)], atol=3)
+
+
+def test_several_regions_are_outlined_also_where_the_picture_is_shrunk():
+    regions = blob(1000, 1000, 100, 100, 200) + blob(1000, 1000, 600, 500, 100) > 0
+    pixels = np.zeros((1, 1000, 1000), np.float32)
+    called = pictures.Called(0.5, regions, 0.05)
+    panel = third_panel(pictures.draw_overlay(pixels, np.zeros((1000, 1000), np.float32), called=called), 512)
+    found = coloured(panel, pictures.CALLED)
+    first, second = found[found[:, 0] < 230], found[found[:, 0] >= 230]
+    np.testing.assert_allclose([first.min(axis=0), first.max(axis=0)], [[51, 51], [154, 154]], atol=3)
+    np.testing.assert_allclose([second.min(axis=0), second.max(axis=0)], [[307, 256], [358, 307]], atol=3)
+
+
+def test_a_verdict_without_regions_outlines_nothing_and_marks_no_level():
+    surprise = blob(64, 64, 30, 30, 9)
+    pixels = np.zeros((1, 64, 64), np.float32)
+
+    def drawn(called: pictures.Called | None, threshold: float = 0.5):
+        picture = pictures.draw_overlay(pixels, surprise, threshold=threshold, called=called)
+        beside = 2 * 12 + 2 * 256
+        return third_panel(picture, 256), np.asarray(picture.crop((beside, 32, beside + 24, 32 + 256)))
+
+    (plain, marked), (p_only, also_marked) = drawn(None), drawn(pictures.Called(0.4))
+    none, unmarked = drawn(pictures.Called(0.4, surprise > 2, 0.05))
+    assert len(coloured(none, pictures.CALLED)) == 0 < 100 < len(coloured(plain, pictures.CALLED))
+    assert p_only == plain, "without alpha the threshold is outlined"
+    assert np.array_equal(marked, also_marked) and not np.array_equal(marked, unmarked)
+    assert np.array_equal(unmarked, drawn(None, threshold=2.0)[1]), "as where the level is off the scale"
+
+
+def test_the_caption_tells_the_p_value_and_the_key_the_rate(monkeypatch):
+    told, page = [], pictures._page
+
+    def listen(panels, caption, scale, called, has_truth):
+        told.append((caption, called))
+        return page(panels, caption, scale, called, has_truth)
+
+    monkeypatch.setattr(pictures, "_page", listen)
+    one = blob(64, 64, 30, 30, 9)
+    options = {"name": "a/b", "anomaly": 1.5, "threshold": 0.5}
+    for called in (None, pictures.Called(0.01234), pictures.Called(0.01234, one > 0, 0.05)):
+        pictures.draw_overlay(one[None], one, called=called, **options)
+    captions = [caption for caption, _ in told]
+    assert all(name == "a/b" and scores.startswith("anomaly score 1.5   ") for name, scores in captions)
+    assert ["p = 0.0123" in scores for _, scores in captions] == [False, True, True]
+    assert [words for _, words in told] == ["surprise ≥ 0.5", "surprise ≥ 0.5", "regions at alpha 0.05"]
+
+
 def test_the_colour_scale_is_shared_by_its_ends():
     pixels = np.zeros((1, 256, 256), np.float32)
     half = np.full((256, 256), 0.5, np.float32)

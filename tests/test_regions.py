@@ -34,9 +34,9 @@ def test_regions_by_hand():
 
 
 def test_a_block_at_the_border_has_only_the_pixels_there_are():
-    anomaly_map = np.ones((25, 26), np.float32)  # blocks of 3: the last row of pixels, and the last two columns
-    [region], labels = find_regions(anomaly_map, flagged((25, 26), (8, 8)))
-    assert (region.centre, region.size) == ((24.0, 24.5), 2.0)
+    anomaly_map = np.ones((43, 44), np.float32)  # blocks of 3: the last row of pixels, and the last two columns
+    [region], labels = find_regions(anomaly_map, flagged((43, 44), (14, 14)))
+    assert (region.centre, region.size) == ((42.0, 42.5), 2.0)
     assert labels.sum() == 2
 
 

@@ -16,6 +16,7 @@ from priorlens.commands.evaluate import evaluate
 from priorlens.commands.fit import fit
 from priorlens.commands.inspect import inspect
 from priorlens.commands.monitor import monitor
+from priorlens.commands.report import report
 from priorlens.commands.score import score
 from priorlens.errors import EXIT_INTERRUPTED, PriorlensError
 
@@ -84,7 +85,7 @@ def priorlens(
     """
 
 
-for command in (demo, fit, score, evaluate, calibrate, combine, monitor, inspect):
+for command in (demo, fit, score, evaluate, calibrate, combine, monitor, report, inspect):
     app.command()(command)
 
 

@@ -228,6 +228,11 @@ def flag(
     return Flagged((q_values <= alpha).reshape(blocks.shape), q_values.reshape(blocks.shape), p_value)
 
 
+def fewest_for_by(alpha: float) -> int:
+    """Calibration patients with fewer than which "by" flags no single block of a square map, however high it is."""
+    return math.ceil(sum(1 / i for i in range(1, ALONG**2 + 1)) / alpha) - 1
+
+
 def _adjusted(
     row: Float[np.ndarray, " block"], pool: Pool, procedure: Literal["bh", "by"]
 ) -> Float64[np.ndarray, " block"]:

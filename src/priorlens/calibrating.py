@@ -149,5 +149,5 @@ def require_kind(found: Calibration, usual: HealthyStatistics | None) -> None:
     if distance > FARTHEST:
         raise InputError(
             f"half of these images score {distance:.0f} standard deviations or more off the healthy images of the fit; "
-            "are they of another modality, body part or intensity scale?"
+            "give images of the same modality, body part and intensity scale"
         )

@@ -63,6 +63,11 @@ class Calibration:
         return len(set(self.patients))
 
     @property
+    def most_images(self) -> int:
+        """Of one patient."""
+        return int(np.bincount(self.patient_of).max())
+
+    @property
     def smallest_p_value(self) -> float:
         """No image can get a smaller one, however abnormal it is."""
         return smallest_p_value(self.patient_count)
@@ -135,8 +140,10 @@ def read_calibration(folder: Path, setup: str) -> Calibration | None:
         if facts["schema"] > SCHEMA:
             raise ModelError(f"{path}: has schema {facts['schema']}, this version reads {SCHEMA}; upgrade priorlens")
         counts = tensors["block_counts"]
-        if counts.sum() != len(tensors["blocks"]):
-            raise ValueError("blocks are missing")
+        if counts.sum() != len(tensors["blocks"]) or (counts < 1).any() or tensors["features"].ndim != 2:
+            raise ValueError("blocks or features are missing")
+        if {tensors[name].ndim for name in ("anomaly", "blocks", "block_counts")} != {1}:
+            raise ValueError("numbers are not in rows")
         found = Calibration(
             facts["model"],
             facts["setup"],
@@ -158,8 +165,8 @@ def read_calibration(folder: Path, setup: str) -> Calibration | None:
 def calibrated_setups(folder: Path) -> list[str]:
     """The setups that a model's folder has calibrations of; damaged ones and those of an earlier version left out."""
     model = model_hash(folder)
-    known = [_model_and_setup(path) for path in sorted((folder / FOLDER).glob("*.safetensors"))]
-    return [setup for of_model, setup in known if of_model == model]
+    known = [(path, *_model_and_setup(path)) for path in sorted((folder / FOLDER).glob("*.safetensors"))]
+    return [setup for path, of_model, setup in known if of_model == model and path == _path(folder, setup)]
 
 
 def discard_outdated(folder: Path) -> None:

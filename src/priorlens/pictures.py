@@ -103,15 +103,20 @@ def draw_overlay(
     size = _panel_size(*anomaly_map.shape)
     pixels = np.stack([_shrunk(channel, size) for channel in pixels])
     shown = _shrunk(anomaly_map, size)
-    image = Image.fromarray(_displayable(pixels)).resize(size, Image.Resampling.NEAREST)
+    image = Image.fromarray(displayable(pixels)).resize(size, Image.Resampling.NEAREST)
     coloured = Image.fromarray(_colours(shown, low, high)).resize(size, Image.Resampling.NEAREST)
     regions = None
     if called and called.regions is not None:
-        regions, words = _shrunk(called.regions.astype(np.float32), size), f"regions at FDR {called.alpha:g}"
+        regions, words = _shrunk(called.regions.astype(np.float32), size), f"regions at alpha {called.alpha:g}"
     true = None if truth is None else _shrunk(truth.astype(np.float32), size)
     outlined = _outlined(image, (shown, level) if regions is None else (regions, 0.5), true)
     marked = level if regions is None else math.nan
     return _page([image, coloured, outlined], (name, "   ".join(scores)), (low, high, marked), words, truth is not None)
+
+
+def without_words(picture: Image.Image) -> Image.Image:
+    """An overlay without the lines below its panels: the image's name, scores, and the key."""
+    return picture.crop((0, 0, picture.width, max(1, picture.height - 2 * _LINE - _GAP)))
 
 
 def contact_sheet(pictures: Sequence[Path], path: Path, columns: int = 2, width: int = 900) -> None:
@@ -144,7 +149,8 @@ def _panel_size(height: int, width: int) -> tuple[int, int]:
     return max(1, round(width * factor)), max(1, round(height * factor))
 
 
-def _displayable(pixels: Float[np.ndarray, "channel height width"]) -> UInt8[np.ndarray, "height width 3"]:
+def displayable(pixels: Float[np.ndarray, "channel height width"]) -> UInt8[np.ndarray, "height width 3"]:
+    """Pixels as they are shown: between their own 0.5 and 99.5 percentile."""
     low, high = np.quantile(pixels, [0.005, 0.995])
     if high <= low:
         low, high = float(pixels.min()), float(pixels.max())

@@ -1,4 +1,4 @@
-"""Which images a model was made from, and whose: by fingerprints that recognise them and give nothing of them back.
+"""Which images a model was made from, and whose: by fingerprints that recognise them.
 
 A verdict is only as good as the healthy images it is calibrated on, and those must be new to the model. An image is
 known again by its pixels, whatever its file's name and format; a patient by name, where patients are named at all.
@@ -29,7 +29,7 @@ def image_fingerprint(image: Image) -> str:
 
 
 def patient_fingerprint(patient: str) -> str:
-    """Of a patient's name: who knows the name can find it again, nobody can read it."""
+    """Of a patient's name: who knows the name can find it again. A short number can be found by trying them all."""
     return hashlib.sha256(f"patient {patient}".encode("utf-8", "surrogateescape")).hexdigest()[:DIGITS]
 
 

@@ -38,19 +38,23 @@ def read_result_folder(path: Path) -> ResultFolder:
         raise InputError(
             f"{path}: was scored without calibration; run priorlens calibrate MODEL HEALTHY, then score again"
         )
-    model, setup = _origin(path / VERDICTS)
+    model, setup, healthy = _origin(path / VERDICTS)
     calibration = read_table(path / CALIBRATION, ("image", "patient", ANOMALY))
+    images = {line.cells["image"] for line in calibration.lines}
+    if healthy is not None and not len(images) == len(calibration.lines) == healthy:
+        raise InputError(f"{path / CALIBRATION}: does not hold the {healthy} healthy images of {VERDICTS}; score again")
     scores = read_table(path / SCORES, ("file", ANOMALY, "error"), file_names=True)
     return ResultFolder(path, model, setup, scores, calibration)
 
 
-def _origin(path: Path) -> tuple[str, str]:
-    """The model's hash and the setup."""
+def _origin(path: Path) -> tuple[str, str, int | None]:
+    """The model's hash, the setup, and the number of healthy images, if it is told."""
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         schema, model, setup = int(facts["schema"]), str(facts["model"]), str(facts["setup"])
+        healthy = int(facts["calibration"]["images"]) if "calibration" in facts else None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: is damaged; score again") from error
     if schema > SCHEMA:
         raise InputError(f"{path}: has schema {schema}, this version reads {SCHEMA}; upgrade priorlens")
-    return model, setup
+    return model, setup, healthy

@@ -78,6 +78,11 @@ def read_streams(folders: Sequence[Path], times: Path | None = None) -> Streams:
     moments = read_times(times, [image.file for image in images]) if times else {}
     by_patient = any(image.patient for image in images)
     known = [_Image(line.cells["image"], line.cells["patient"], _numbers(line, names)) for line in healthy.lines]
+    if by_patient and len(_units(known)) == len(known) and len(_units(images)) < len(images):
+        raise InputError(
+            f"{healthy.path}: does not know which healthy images are one patient's, {SCORES} does; calibrate with "
+            "--group, or score without it"
+        )
     kept = _defined_everywhere(names, known + images)
     if ANOMALY not in kept:
         raise InputError(f"{healthy.path}: a healthy image has no anomaly; run priorlens calibrate, then score again")
@@ -160,6 +165,10 @@ def _add_spectrum(path: Path, images: Mapping[str, _Image], names: Sequence[str]
             continue
         place = ",".join(f"{key}={line.number(key):g}" for key in keys)
         image.features |= {f"{c}@{place}": line.number(c) for c in values if f"{c}@{place}" in wanted}
+    places = {name for name in wanted if "@" in name}
+    for image in images.values():
+        if not places <= image.features.keys():
+            raise InputError(f"{path}: lines of {image.file} are missing; score it again")
 
 
 def _numbers(line: Line, names: Sequence[str]) -> dict[str, float]:

@@ -12,6 +12,7 @@ from rich.table import Table
 from scipy import ndimage
 from scipy.stats import binomtest
 
+from priorlens.blocks import block_means
 from priorlens.bootstrap import LEVEL, mean_estimate
 from priorlens.datasets import HEALTHY
 
@@ -26,8 +27,9 @@ HEALTHY_FIGURES = {
 ABNORMAL_FIGURES = {
     "sensitivity": "images called abnormal",
     "lesions_found": "lesions touched by a region, mean per image",
-    "false_regions": "regions beside every lesion, per image",
-    "false_discovery_rate": "share of regions beside every lesion, mean per image",
+    "false_regions": "regions that touch no lesion, per image",
+    "false_region_share": "share of regions that touch no lesion, mean per image",
+    "false_discovery_rate": "share of flagged blocks without lesion, mean per image",
 }
 
 
@@ -37,6 +39,7 @@ class Tested:
 
     abnormal: its verdict. regions: how many were flagged; false_regions: those that touch no lesion, nan where it is
     not known where the lesions are. lesions_found: share of its lesions that a region touches, nan where it has none.
+    false_blocks: share of the flagged blocks that hold no pixel of a lesion, 0 where none is flagged.
     """
 
     kind: str
@@ -45,6 +48,7 @@ class Tested:
     regions: int
     false_regions: float
     lesions_found: float
+    false_blocks: float = np.nan
 
 
 def tested(
@@ -57,13 +61,20 @@ def tested(
     """By its regions' `labels`, from 1, and the truth; lesions are the parts of the truth that touch, corners too."""
     regions = int(labels.max(initial=0))
     if kind == HEALTHY:
-        return Tested(kind, group, abnormal, regions, float(regions), np.nan)
+        return Tested(kind, group, abnormal, regions, float(regions), np.nan, float(regions > 0))
     if truth is None or not truth.any():
         return Tested(kind, group, abnormal, regions, np.nan, np.nan)
     lesions, count = ndimage.label(truth, np.ones((3,) * truth.ndim))
     hit = np.unique(labels[truth & (labels > 0)]).size
     found = np.unique(lesions[truth & (labels > 0)]).size
-    return Tested(kind, group, abnormal, regions, float(regions - hit), found / count)
+    false_blocks = _share_without(labels > 0, truth)
+    return Tested(kind, group, abnormal, regions, float(regions - hit), found / count, false_blocks)
+
+
+def _share_without(flagged: Bool[np.ndarray, "*space"], truth: Bool[np.ndarray, "*space"]) -> float:
+    """Of the blocks that are flagged, those that hold none of the truth."""
+    blocks, lesions = (block_means(mask.astype(np.float32)) > 0 for mask in (flagged, truth))
+    return float((blocks & ~lesions).sum() / max(1, blocks.sum()))
 
 
 def verdict_figures(
@@ -72,7 +83,7 @@ def verdict_figures(
     """Figures by alpha, and by kind, each with the interval that holds it in 95 of 100 such studies.
 
     Rates of single images, where every image of the kind is of another patient, have the exact binomial interval
-    (Clopper & Pearson 1934); all others that of resampled patients.
+    (Clopper & Pearson 1934); all others that of resampled patients, and none where all images are alike.
     """
     return {f"{alpha:g}": _at(found, bootstrap, seed) for alpha, found in tests.items()}
 
@@ -118,7 +129,8 @@ _ABNORMAL: dict[str, tuple[_Read, bool]] = {
     "sensitivity": (lambda one: float(one.abnormal), True),
     "lesions_found": (lambda one: one.lesions_found, False),
     "false_regions": (lambda one: one.false_regions, False),
-    "false_discovery_rate": (lambda one: one.false_regions / max(1, one.regions), False),
+    "false_region_share": (lambda one: one.false_regions / max(1, one.regions), False),
+    "false_discovery_rate": (lambda one: one.false_blocks, False),
 }
 """How each figure is read off an image, and whether it is a share of images."""
 
@@ -130,6 +142,8 @@ def _estimate(
         exact = binomtest(int(values.sum()), len(values)).proportion_ci(LEVEL)
         return {"value": float(values.mean()), "low": float(exact.low), "high": float(exact.high)}
     found = mean_estimate(values, groups, bootstrap, np.random.default_rng(seed))
+    if found.low == found.high:  # resampling what is alike tells nothing of what was not seen
+        return {"value": found.value, "low": None, "high": None}
     numbers = {"value": found.value, "low": found.low, "high": found.high}
     return {name: None if np.isnan(number) else number for name, number in numbers.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from copy import copy
 from functools import cache
@@ -92,6 +93,24 @@ def model(tmp_path_factory: pytest.TempPathFactory, fit: Command, healthy: Path)
     """A model of `healthy`. Not to be written to."""
     folder = tmp_path_factory.mktemp("fitted") / "model"
     ran = fit(healthy, "--out", folder)
+    assert ran.code == 0, ran
+    return folder
+
+
+@pytest.fixture(scope="module")
+def more(tmp_path_factory: pytest.TempPathFactory, draw: Draw) -> Path:
+    """A folder of 24 other healthy images, of 21 patients: three have two. Not to be written to."""
+    folder = tmp_path_factory.mktemp("data") / "more"
+    for i in range(24):
+        draw(folder / f"q{i % 21:02d}_{i}.png", seed=200 + i)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory, run: Command, model: Path, more: Path) -> Path:
+    """A copy of `model` that is calibrated on `more`, for its own rule. Not to be written to."""
+    folder = shutil.copytree(model, tmp_path_factory.mktemp("fitted") / "calibrated")
+    ran = run("calibrate", folder, more, "--group", r"^(q\d+)_")
     assert ran.code == 0, ran
     return folder
 

@@ -10,16 +10,21 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from command_line import SMALL, Command, Draw
 
 import priorlens
+from priorlens import held_out, scoring
 from priorlens.anodode import AnoDODE
+from priorlens.calibration import Calibration, calibrated_setups, read_calibration
 from priorlens.commands.model_folder import begin, claim
 from priorlens.commands.training_log import training_log
 from priorlens.datasets import find_cases, fingerprint
 from priorlens.errors import WeightsError
+from priorlens.images import Image, read_image
+from priorlens.provenance import Provenance, image_fingerprint, patient_fingerprint
 
 SOURCE = Path(priorlens.__file__).parents[1]
 
@@ -174,3 +179,244 @@ def test_the_log_survives_a_kill(tmp_path: Path) -> None:
         rows = [(row["stage"], row["step"], row["loss"]) for row in csv.DictReader(file)]
     first, second, third = (("s4 denoiser", str(i + 1), loss) for i, loss in enumerate(("0.5", "0.4", "0.25")))
     assert rows == [first, second, third, ("healthy", "1", "")]
+
+
+# --- images kept aside for calibration
+
+
+ASIDE = ("--group", r"^(a\d+)_", "--aside", 0.5)
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory, draw: Draw) -> Path:
+    """24 healthy images of 20 patients: four have two. Not to be written to."""
+    folder = tmp_path_factory.mktemp("data") / "cohort"
+    for i in range(24):
+        draw(folder / f"a{i % 20:02d}_{i}.png", seed=500 + i)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def kept_aside(tmp_path_factory: pytest.TempPathFactory, fit: Command, cohort: Path) -> Path:
+    """A model of one half of the cohort's patients, calibrated on the other. Not to be written to."""
+    folder = tmp_path_factory.mktemp("fitted") / "aside"
+    ran = fit(cohort, "--out", folder, *ASIDE)
+    assert ran.code == 0 and not ran.told, ran
+    learned, *calibrated = ran.stdout.splitlines()
+    fitted, aside = whose(folder)
+    assert f"images of {fitted} patients" in learned and fitted + aside == 20
+    for line, rule in zip(calibrated, ("local", "combined"), strict=True):
+        assert f"{folder}: calibrated (rule={rule}) on" in line and f"images of {aside} patients" in line
+    return folder
+
+
+def whose(model: Path) -> tuple[int, int]:
+    """How many patients it was fitted to, and how many it is calibrated on."""
+    return len(AnoDODE.load(model).provenance_.patients), of(model).patient_count
+
+
+def of(model: Path, setup: str = "rule=combined") -> Calibration:
+    found = read_calibration(model, setup)
+    assert found is not None
+    return found
+
+
+def calibrations(model: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (model / "calibration").iterdir()}
+
+
+def test_a_model_is_calibrated_on_the_patients_it_did_not_learn_from(kept_aside: Path, cohort: Path) -> None:
+    fitted, known = AnoDODE.load(kept_aside).provenance_, of(kept_aside)
+    images = {image_fingerprint(read_image(path)): path for path in cohort.iterdir()}
+    assert fitted.images | set(known.images) == set(images) and not fitted.images & set(known.images)
+    assert not fitted.patients & set(known.patients) and len(fitted.patients | set(known.patients)) == 20
+    for image, patient in zip(known.images, known.patients, strict=True):
+        assert patient == patient_fingerprint(images[image].name[:3])
+    assert calibrated_setups(kept_aside) == ["rule=combined", "rule=local"]
+    assert of(kept_aside, "rule=local").images == known.images
+    config = json.loads((kept_aside / "config.json").read_text())
+    assert config["run"]["images"] == 24 and config["run"]["aside"] == 0.5
+    assert config["trained_on"]["images"] + config["trained_on"]["held_out"] == len(fitted.images)
+
+
+def test_what_was_kept_aside_gives_p_values_at_once(tmp_path: Path, run: Command, kept_aside: Path, draw: Draw) -> None:
+    draw(tmp_path / "new/1.png", seed=600)
+    for rule in ("combined", "local"):
+        out = tmp_path / rule
+        ran = run("score", kept_aside, tmp_path / "new", "--out", out, "--alpha", 0.1, "--rule", rule)
+        assert ran.code == 0 and not ran.told, ran
+        with open(out / "scores.csv", newline="") as file:
+            (row,) = csv.DictReader(file)
+        assert 0 < float(row["p_value"]) <= 1 and row["verdict"] in ("abnormal", "usual")
+
+
+def test_calibrating_by_hand_on_the_same_images_is_the_same(
+    tmp_path: Path, run: Command, kept_aside: Path, cohort: Path
+) -> None:
+    copy, aside = shutil.copytree(kept_aside, tmp_path / "model"), set(of(kept_aside).images)
+    for path in cohort.iterdir():
+        if image_fingerprint(read_image(path)) in aside:
+            (tmp_path / "aside").mkdir(exist_ok=True)
+            shutil.copy(path, tmp_path / "aside")
+    shutil.rmtree(copy / "calibration")
+    for rule in ("combined", "local"):
+        assert run("calibrate", copy, tmp_path / "aside", "--group", r"^(a\d+)_", "--rule", rule).code == 0
+    assert calibrations(copy) == calibrations(kept_aside)
+    other = next(path for path in cohort.iterdir() if not (tmp_path / "aside" / path.name).exists())
+    shutil.copy(other, tmp_path / "aside/moved.png")
+    run("calibrate", copy, tmp_path / "aside").refused(3, "moved.png", "the model was fitted to this image")
+
+
+def test_other_images_of_a_fitted_patient_are_no_calibration(
+    tmp_path: Path, run: Command, kept_aside: Path, draw: Draw
+) -> None:
+    """Patients as fit was told them, by --group on both sides."""
+    fitted = AnoDODE.load(kept_aside).provenance_.patients
+    name = next(f"a{i:02d}" for i in range(20) if patient_fingerprint(f"a{i:02d}") in fitted)
+    copy = shutil.copytree(kept_aside, tmp_path / "model")
+    for i in range(12):
+        draw(tmp_path / f"more/{name if i == 7 else f'b{i:02d}'}_x.png", seed=700 + i)
+    ran = run("calibrate", copy, tmp_path / "more", "--group", r"^(\w\d+)_")
+    ran.refused(3, tmp_path / f"more/{name}_x.png", "the model was fitted to other images of this patient")
+    assert calibrations(copy) == calibrations(kept_aside)
+    assert run("calibrate", copy, tmp_path / "more").code == 0, "where nobody is named, nobody is known"
+
+
+DYING_LATER = """
+import os, signal
+from priorlens import calibration, held_out, preparation
+from priorlens.__main__ import main
+
+held_out.PLANTED, preparation.SMALLEST = 1, 64
+write = calibration.write_calibration
+
+def write_and_die(*arguments):
+    write(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+calibration.write_calibration = write_and_die
+main()
+"""
+
+
+def test_killed_while_it_calibrates_it_goes_on_to_the_same_bytes(
+    tmp_path: Path, fit: Command, run: Command, cohort: Path, kept_aside: Path
+) -> None:
+    killed = tmp_path / "model"
+    arguments = list(map(str, ["fit", cohort, "--out", killed, *ASIDE, *SMALL]))
+    environment = os.environ | {"PYTHONPATH": str(SOURCE)}
+    ran = subprocess.run(
+        [sys.executable, "-c", DYING_LATER, *arguments], capture_output=True, text=True, env=environment
+    )
+    assert ran.returncode == -signal.SIGKILL, ran.stderr
+    assert len(calibrations(killed)) == 1, "killed after the first of two"
+    fit(cohort, "--out", killed, *ASIDE).refused(5, killed, "holds a finished model")
+
+    ran = fit(cohort, "--out", killed, *ASIDE, "--resume")
+    assert ran.code == 0 and "learned from" not in ran.stdout and "calibrated (rule=combined)" in ran.stdout, ran
+    assert files(killed) == files(kept_aside)
+    assert calibrations(killed) == calibrations(kept_aside)
+    assert (killed / "model.safetensors").read_bytes() == (kept_aside / "model.safetensors").read_bytes()
+
+    ran = fit(cohort, "--out", killed, *ASIDE, "--resume")
+    assert ran.code == 0 and "finished already" in ran.stdout and "calibrated" not in ran.stdout, ran
+
+
+def test_stopped_while_it_calibrates_it_says_how_to_go_on(
+    tmp_path: Path, fit: Command, cohort: Path, kept_aside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    copy = shutil.copytree(kept_aside, tmp_path / "model")
+    shutil.rmtree(copy / "calibration")
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "_score", interrupt)
+        ran = fit(cohort, "--out", copy, *ASIDE, "--resume")
+        ran.refused(130, copy, "is fitted, but not calibrated", "--resume")
+    assert files(copy) == [name for name in files(kept_aside) if "calibration" not in name]
+    assert fit(cohort, "--out", copy, *ASIDE, "--resume").code == 0
+    assert calibrations(copy) == calibrations(kept_aside)
+
+
+@pytest.fixture
+def relearned(monkeypatch: pytest.MonkeyPatch, kept_aside: Path) -> None:
+    """A fit learns nothing and ends at once with what `kept_aside` knows, but for which images it was given."""
+
+    def fit(detector: AnoDODE, images: list[Image], *, groups: list[str], **_: object) -> AnoDODE:
+        known = vars(AnoDODE.load(kept_aside))
+        vars(detector).update({name: value for name, value in known.items() if name.endswith("_")})
+        detector.provenance_ = Provenance.of(images, groups)
+        return detector
+
+    monkeypatch.setattr(AnoDODE, "fit", fit)
+
+
+@pytest.mark.usefixtures("relearned")
+def test_calibrations_of_the_model_before_are_not_left_beside_a_new_one(
+    tmp_path: Path, run: Command, fit: Command, cohort: Path, kept_aside: Path, draw: Draw
+) -> None:
+    copy = shutil.copytree(kept_aside, tmp_path / "model")
+    ran = fit(cohort, "--out", copy, "--overwrite", "--aside", 0)
+    assert ran.code == 0 and "learned from 24 healthy images" in ran.stdout, ran
+    assert calibrated_setups(copy) == [] and calibrations(copy) == {}
+    new = draw(tmp_path / "new.png", seed=600)
+    assert run("score", copy, new, "--out", tmp_path / "out", "--no-overlays").code == 0, "not refused for the old one"
+    before = kept_aside / "calibration"
+    shutil.copytree(before, copy / "calibration", dirs_exist_ok=True)
+    run("score", copy, new, "--out", tmp_path / "no").refused(4, copy / "calibration", "an earlier version")
+
+
+@pytest.mark.usefixtures("relearned")
+@pytest.mark.parametrize("options", [(), ("--aside", 0), ("--group", "a")])
+def test_none_are_kept_aside_of_few_patients_or_where_none_are_asked_for(
+    tmp_path: Path, fit: Command, cohort: Path, options: tuple[object, ...]
+) -> None:
+    out = tmp_path / "model"
+    ran = fit(cohort, "--out", out, *options)
+    assert ran.code == 0 and "learned from 24 healthy images" in ran.stdout, ran
+    assert f"no images were kept aside for p-values; priorlens calibrate {out} HEALTHY" in ran.stderr
+    assert not (out / "calibration").exists()
+
+
+@pytest.mark.usefixtures("relearned")
+def test_images_enough_are_kept_aside_unasked(
+    tmp_path: Path, fit: Command, cohort: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held_out, "FEWEST", 20)
+    monkeypatch.setattr(held_out, "MOST_ASIDE", 0.5)
+    ran = fit(cohort, "--out", tmp_path / "model")
+    assert ran.code == 0 and not ran.told and "learned from 12 healthy images of 12 patients" in ran.stdout, ran
+    assert of(tmp_path / "model").patient_count == 12
+    assert json.loads((tmp_path / "model/config.json").read_text())["run"]["aside"] is None
+
+
+@pytest.mark.usefixtures("relearned")
+def test_too_few_kept_aside_are_told_and_the_model_is_there(tmp_path: Path, fit: Command, cohort: Path) -> None:
+    out = tmp_path / "model"
+    ran = fit(cohort, "--out", out, "--aside", 0.1)
+    assert ran.code == 0 and "learned from 22 healthy images" in ran.stdout, ran
+    assert len(ran.told) == 2, "for each of two rules"
+    for line in ran.told:
+        assert "2 healthy patients give no p-value below 0.33" in line and "there are no p-values until then" in line
+    assert not (out / "calibration").exists() and (out / "config.json").is_file()
+
+
+@pytest.mark.usefixtures("relearned")
+def test_copies_of_what_is_learned_from_do_not_calibrate(tmp_path: Path, fit: Command, cohort: Path) -> None:
+    """Public collections hold the same image under several names: those that fall on both sides are left out."""
+    images = shutil.copytree(cohort, tmp_path / "images")
+    for i, path in enumerate(sorted(cohort.iterdir())[:12]):
+        shutil.copy(path, images / f"b{i:02d}_copy.png")
+    out = tmp_path / "model"
+    ran = fit(images, "--out", out, "--aside", 0.5)
+    assert ran.code == 0 and "images kept aside are copies of others that are learned from" in ran.stderr, ran
+    detector, known = AnoDODE.load(out), of(out)
+    assert known.patient_count >= 9 and not detector.provenance_.images & set(known.images)
+    assert len(set(known.images)) == len(known.images)
+
+
+@pytest.mark.parametrize("aside", [-0.1, 0.51, "half"])
+def test_a_share_that_is_none(tmp_path: Path, fit: Command, healthy: Path, aside: object) -> None:
+    ran = fit(healthy, "--out", tmp_path / "model", "--aside", aside)
+    assert ran.code == 2 and "--aside" in ran.stderr and not (tmp_path / "model").exists(), ran

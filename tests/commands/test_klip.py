@@ -17,13 +17,17 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from command_line import Command, Draw, Ran
+from command_line import Command, Draw
 from PIL import Image
 
 import priorlens
 from priorlens import detectors, image_prior, klip_model, klip_rules, weighing
+from priorlens.acquisition import ACQUISITION
 from priorlens.anodode import AnoDODE
+from priorlens.calibration import calibrated_setups, read_calibration
+from priorlens.conformal import p_values
 from priorlens.klip import SIGMAS, WIDTHS
+from priorlens.klip_model import KLIPModel
 from priorlens.klip_scores import steps_within
 from priorlens.measurement.mri import sampling, simulated_coils, to_kspace
 from priorlens.measurement.physics import build, parse
@@ -84,10 +88,6 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
-
-
-def warnings(ran: Ran) -> list[str]:
-    return [line for line in ran.stderr.splitlines() if line.startswith("priorlens: ")]
 
 
 def bits_of(out: Path, file: object) -> dict[float, float]:
@@ -191,7 +191,7 @@ def test_several_measurements_and_their_noise_are_learned(tmp_path: Path, run: C
     for noise, said in ((0.02, 0), (0.03, 1)):
         options = ("--physics", "super:factor=4", "--noise", noise, "--no-overlays")
         ran = run("score", noisy, new, "--out", tmp_path / str(noise), *options)
-        assert ran.code == 0 and len(warnings(ran)) == said, "only the noise that was learned is known"
+        assert ran.code == 0 and len(ran.told) == said, "only the noise that was learned is known"
     assert "super:factor=4 noise=0.03 was not learned" in ran.stderr
     assert "priorlens fit --physics super:factor=4 --noise 0.03 learns it" in ran.stderr
 
@@ -293,13 +293,13 @@ def test_every_measurement_gives_figures_maps_spectrum_blocks_and_reconstruction
     ran = run("score", klip, new, "--out", out, "--physics", physics)
     assert ran.code == 0 and "2 of 2 images scored" in ran.stdout, ran
     learned = physics in ("identity", LEARNED)
-    assert len(warnings(ran)) == (not learned), "what was not learned is said in one line"
+    assert len(ran.told) == (not learned), "what was not learned is said in one line"
     if not learned:
         assert "was not learned, that for whole images is used" in ran.stderr
         assert f"priorlens fit --physics {physics} learns it" in ran.stderr
 
     rows, quality = rows_of(out / "scores.csv"), [] if physics == "identity" else ["psnr", "ssim"]
-    assert list(rows[0]) == ["file", "anomaly", *FIGURES, *quality, "nfe", "seconds", "error"]
+    assert list(rows[0]) == ["file", "anomaly", *FIGURES, *quality, *ACQUISITION, "nfe", "seconds", "error"]
     assert sorted(path.name for path in out.iterdir()) == [
         *("blocks", "maps", "overlays", "reconstructions", "scores.csv", "spectrum.csv")
     ]
@@ -612,7 +612,7 @@ def test_real_measurements_of_every_format_are_reconstructed_and_scored(
     ran = run("score", klip, *inputs, "--out", out)
     assert ran.code == 0 and "4 of 4" in ran.stdout, ran
     rows = rows_of(out / "scores.csv")
-    assert list(rows[0]) == ["file", "anomaly", *FIGURES, "nfe", "seconds", "error"], "no truth, so no PSNR"
+    assert list(rows[0]) == ["file", "anomaly", *FIGURES, *ACQUISITION, "nfe", "seconds", "error"]
     assert [row["file"] for row in rows] == list(map(str, inputs))
     for row, path in zip(rows, inputs, strict=True):
         assert np.isfinite(float(row["anomaly"])) and float(row["kl_total"]) > 0 and row["error"] == ""
@@ -637,8 +637,8 @@ def test_a_real_measurement_is_judged_by_what_was_learned_of_its_sort(tmp_path: 
         ("ignorant", ignorant),
     ]:
         ran = run("score", model, path, "--out", tmp_path / name, *options, "--no-overlays")
-        assert ran.code == 0 and len(warnings(ran)) == 1, ran
-        assert "what is usual for real measurements is not known" in warnings(ran)[0]
+        assert ran.code == 0 and len(ran.told) == 1, ran
+        assert "what is usual for real measurements is not known" in ran.told[0]
         (found[name],) = rows_of(tmp_path / name / "scores.csv")
     assert found["named"]["psnr"] == found["named"]["ssim"] == "", "there is no truth to compare with"
     assert found["plain"]["anomaly"] == found["named"]["anomaly"] != found["ignorant"]["anomaly"]
@@ -804,3 +804,112 @@ def test_a_prior_that_cannot_be_had_has_its_exit_code(
         ran = run("fit", healthy, "--out", tmp_path / "m", *PRIOR, "--prior", prior)
         ran.refused(code, prior, *said)
         assert files(tmp_path / "m") == [], "nothing stands in the way of another try"
+
+
+# --- verdicts
+
+
+@pytest.fixture(scope="module")
+def aside(tmp_path_factory: pytest.TempPathFactory, run: Command, more: Path) -> Path:
+    """A KLIP model of half of `more` that is calibrated on the rest, for two measurements. Not to be written to."""
+    folder = tmp_path_factory.mktemp("fitted") / "aside"
+    ran = run("fit", more, "--out", folder, *SMALL_KLIP, "--physics", LEARNED, "--aside", 0.5)
+    assert ran.code == 0 and not ran.told, ran
+    assert ran.stdout.count("on 12 healthy images of 12 patients") == 2, ran
+    return folder
+
+
+def setup(physics: str = "identity", posterior: str = "diffpir") -> str:
+    return f"rule=combined, physics={parse(physics)}, posterior={posterior}"
+
+
+def test_fit_calibrates_whole_images_and_each_measurement_that_it_learns(
+    tmp_path: Path, run: Command, aside: Path, new: Path
+) -> None:
+    assert sorted(calibrated_setups(aside)) == sorted([setup(), setup(LEARNED)])
+    whole, measured = (read_calibration(aside, one) for one in (setup(), setup(LEARNED)))
+    assert whole.images == measured.images and not np.array_equal(whole.anomaly, measured.anomaly)
+    assert not set(whole.images) & KLIPModel.load(aside).provenance_.images
+    for physics, known in (("identity", whole), (LEARNED, measured)):
+        out = tmp_path / physics
+        ran = run("score", aside, new, "--out", out, "--physics", physics, "--alpha", 0.1)
+        assert ran.code == 0 and not ran.told, ran
+        rows, healthy = rows_of(out / "scores.csv"), rows_of(out / "calibration.csv")
+        own = np.array([row["anomaly"] for row in rows], np.float32)
+        found = p_values(own, np.array([row["anomaly"] for row in healthy], np.float32))
+        assert [row["p_value"] for row in rows] == [f"{value:.6g}" for value in found]
+        np.testing.assert_array_equal(np.array([row["anomaly"] for row in healthy], np.float32), known.anomaly)
+        names = {f"{column}@sigma={sigma:g}" for sigma in SIGMAS for column in ("bits", "width_0", "width_1")}
+        assert names | {"kl_total", "kl_block", *ACQUISITION} <= healthy[0].keys()
+        assert ("psnr" in healthy[0]) == (physics != "identity")
+        assert json.loads((out / "verdicts.json").read_text())["setup"] == known.setup
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--physics", "super:factor=2"),
+        ("--physics", LEARNED, "--noise", 0.1),
+        ("--posterior", "pigdm"),
+        ("--rule", "squares"),
+        ("--rule", "squares", "--window", 0.1, 0.4),
+        ("--block", 8),
+        ("--recipe", "reference"),
+    ],
+)
+def test_another_way_of_scoring_is_not_calibrated(
+    tmp_path: Path, run: Command, aside: Path, new: Path, options: tuple[object, ...]
+) -> None:
+    out = ("--out", tmp_path / "out")
+    ran = run("score", aside, new, *out, *options, "--alpha", 0.1)
+    assert ran.code == 3, ran
+    assert "is not calibrated for" in ran.told[-1] and f"only for {setup(LEARNED)}; {setup()}" in ran.told[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_measurement_can_be_calibrated_later_and_fits_no_other_options(
+    tmp_path: Path, run: Command, klip: Path, more: Path, new: Path
+) -> None:
+    copy = shutil.copytree(klip, tmp_path / "model")
+    options = ("--physics", "super:factor=2", "--noise", 0.05, "--posterior", "pigdm")
+    ran = run("calibrate", copy, more, *options)
+    assert ran.code == 0 and len(ran.told) == 1 and "was not learned" in ran.told[0], ran
+    wanted = "rule=combined, physics=super:factor=2 noise=0.05, posterior=pigdm"
+    assert calibrated_setups(copy) == [wanted] and f"({wanted}) on 24 healthy images" in ran.stdout
+    ran = run("score", copy, new, "--out", tmp_path / "out", *options, "--alpha", 0.05, "--no-overlays")
+    assert ran.code == 0 and rows_of(tmp_path / "out/scores.csv")[0]["verdict"], ran
+    ran = run("score", copy, new, "--out", tmp_path / "no", *options[:4], "--alpha", 0.05)
+    assert ran.code == 3 and f"(only for {wanted})" in ran.told[-1], ran
+
+
+def test_the_published_recipe_can_be_calibrated(
+    tmp_path: Path, run: Command, klip: Path, more: Path, new: Path
+) -> None:
+    copy = shutil.copytree(klip, tmp_path / "model")
+    assert run("calibrate", copy, more, "--recipe", "reference").code == 0
+    options = ("--recipe", "reference", "--alpha", 0.1, "--no-overlays")
+    assert run("score", copy, new, "--out", tmp_path / "out", *options).code == 0
+    assert all(row["verdict"] for row in rows_of(tmp_path / "out/scores.csv"))
+
+
+def test_real_measurements_have_no_p_values(tmp_path: Path, run: Command, aside: Path) -> None:
+    """Nobody has healthy ones to calibrate with: the calibration for simulated ones is not theirs."""
+    path = write(tmp_path / "y.npz", y=sinogram(8), physics=LEARNED)
+    ran = run("score", aside, path, "--out", tmp_path / "out", "--no-overlays")
+    assert ran.code == 0 and len(ran.told) == 1 and "real measurements is not known" in ran.told[0], ran
+    assert "calibrate" not in ran.stderr, "which could not be done"
+    assert "p_value" not in rows_of(tmp_path / "out/scores.csv")[0] and not (tmp_path / "out/verdicts.json").exists()
+    ran = run("score", aside, path, "--out", tmp_path / "no", "--alpha", 0.1)
+    assert ran.code == 3 and "real measurements" in ran.told[-1] and "leave --alpha out" in ran.told[-1], ran
+    assert not (tmp_path / "no").exists()
+
+
+def test_evaluate_gives_verdicts_of_measurements_too(
+    tmp_path: Path, run: Command, klip: Path, more: Path, dataset: Path
+) -> None:
+    copy = shutil.copytree(klip, tmp_path / "model")
+    assert run("calibrate", copy, more, "--physics", LEARNED).code == 0
+    options = ("--physics", LEARNED, "--bootstrap", 0, "--no-overlays")
+    assert run("evaluate", copy, dataset, "--out", tmp_path / "out", *options).code == 0
+    verdicts = json.loads((tmp_path / "out/metrics.json").read_text())["verdicts"]
+    assert verdicts["calibration"]["patients"] == 24 and list(verdicts["alphas"]) == ["0.05"]

@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 import priorlens
 from priorlens import anodode, klip_rules
 from priorlens.__main__ import app
-from priorlens.commands.options import Posterior, Rule
+from priorlens.blocks import PROCEDURES
+from priorlens.commands.options import FalseDiscoveries, Posterior, Rule
 from priorlens.errors import InputError
 from priorlens.posterior.denoisers import POSTERIORS
 
-COMMANDS = ("demo", "fit", "score", "evaluate", "inspect")
+COMMANDS = ("demo", "fit", "score", "evaluate", "calibrate", "combine", "monitor", "inspect")
 SOURCE = Path(priorlens.__file__).parents[1]
 
 
@@ -52,7 +53,7 @@ def test_every_public_name_can_be_had_and_no_other() -> None:
 def test_help_names_every_command_and_every_exit_code(run: Command) -> None:
     ran = run("--help")
     assert ran.code == 0
-    for word in (*COMMANDS, "Exit codes", *(f"\n    {code} " for code in (0, 2, 3, 4, 5, 6, 7, 130))):
+    for word in (*COMMANDS, "Exit codes", *(f"\n    {code} " for code in (0, 2, 3, 4, 5, 6, 7, 8, 130))):
         assert word in ran.stdout
 
 
@@ -71,6 +72,7 @@ def test_the_rules_that_help_lists_are_the_detectors() -> None:
     own = [rule for rule in klip_rules.KLIP_RULES if rule != "reference"]  # which is a recipe
     assert tuple(rule.value for rule in Rule) == tuple(dict.fromkeys([*anodode.RULES, *own]))
     assert tuple(one.value for one in Posterior) == POSTERIORS
+    assert tuple(one.value for one in FalseDiscoveries) == PROCEDURES
 
 
 def test_wrong_options_are_exit_2(run: Command) -> None:

@@ -195,7 +195,9 @@ def test_what_was_not_scored_or_not_by_all_is_left_out(tmp_path: Path, run: Comm
     rows = lines(results / "scores.csv")
     rows[2] |= {"anomaly": "", "error": "a/002.png: is empty"}
     write_rows(results / "scores.csv", list(rows[0]), [list(row.values()) for row in rows])
-    bits = [row for row in lines(results / "spectrum.csv") if (row["file"], row["sigma"]) != ("a/001.png", "2.0")]
+    bits = lines(results / "spectrum.csv")
+    for row in bits:
+        row["bits"] = "" if (row["file"], row["sigma"]) == ("a/001.png", "2.0") else row["bits"]
     write_rows(results / "spectrum.csv", list(bits[0]), [list(row.values()) for row in bits])
     ran = run("monitor", results, "--out", tmp_path / "out")
     assert ran.code == 0 and "1 images could not be scored" in ran.stderr, ran
@@ -203,6 +205,13 @@ def test_what_was_not_scored_or_not_by_all_is_left_out(tmp_path: Path, run: Comm
     facts = json.loads((tmp_path / "out/monitor.json").read_text())
     assert facts["features"] == ["anomaly", "bits@sigma=0.5"] and facts["failed"] == 1
     assert facts["streams"][0]["scans"] == 5
+
+
+def test_a_spectrum_that_lacks_lines_is_refused(tmp_path: Path, run: Command, scored: Write) -> None:
+    results = scored("a", 6)
+    bits = [row for row in lines(results / "spectrum.csv") if row["file"] != "a/001.png"]
+    write_rows(results / "spectrum.csv", list(bits[0]), [list(row.values()) for row in bits])
+    run("monitor", results, "--out", tmp_path / "out").refused(3, "spectrum.csv", "a/001.png", "score it again")
 
 
 def test_without_a_spectrum_the_anomaly_is_watched(tmp_path: Path, run: Command, scored: Write) -> None:

@@ -78,7 +78,8 @@ def calibrate(
 
     # Only now what takes seconds to import: a misspelt path is told at once.
     from priorlens.checkpoint import read_config
-    from priorlens.detectors import load_detector
+    from priorlens.commands.terminal import warn
+    from priorlens.detectors import load_detector, setup_of
 
     use_threads(threads)
     detector = load_detector(model)
@@ -93,9 +94,27 @@ def calibrate(
         block=block,
     )
     run = read_config(model).get("run", {})
-    compared = bool(group or manifest) and bool(run.get("group") or run.get("manifest"))
-    found = calibrate_with(detector, model, cases, patients_known=compared)
-    typer.echo(f"{model}: {described(found)}")
+    named = bool(group or manifest)
+    if not named and (run.get("group") or run.get("manifest")):
+        warn(
+            f"{model}: was fitted with patients named; without --group or --manifest every image counts as a patient "
+            "of its own, p-values may be too small, and patients that it was fitted to are not recognised"
+        )
+    earlier = _earlier(model, setup_of(detector))
+    found = calibrate_with(detector, model, cases, patients_known=named)
+    instead = f", in place of {earlier.patient_count} patients" if earlier else ""
+    typer.echo(f"{model}: {described(found)}{instead}")
+
+
+def _earlier(model: Path, setup: str) -> Calibration | None:
+    """What will be replaced, if it can be read."""
+    from priorlens.calibration import read_calibration
+    from priorlens.errors import ModelError
+
+    try:
+        return read_calibration(model, setup)
+    except ModelError:
+        return None
 
 
 def described(calibration: Calibration) -> str:
@@ -107,9 +126,16 @@ def described(calibration: Calibration) -> str:
 
 
 def calibrate_with(
-    detector: AnoDODE | KLIPModel, folder: Path, cases: Sequence[Case], *, patients_known: bool
+    detector: AnoDODE | KLIPModel,
+    folder: Path,
+    cases: Sequence[Case],
+    *,
+    patients_known: bool,
+    any_size: bool = False,
 ) -> Calibration:
     """Score `cases` and write what they show into the model's folder.
+
+    any_size: leave images of another size than the model's out, by a warning, in place of refusing them all.
 
     Raises:
         InputError: the model was fitted to some, they are of too few patients, or of another kind or size.
@@ -122,7 +148,7 @@ def calibrate_with(
 
     try:
         require_patients(len({case.group for case in cases}))
-        known = _new_to(detector, folder, cases, patients_known)
+        known = _new_to(detector, folder, cases, patients_known, any_size)
         entries = _entries(detector, [case for case in cases if case.path in known], known)
         found = gathered(model_hash(folder), setup_of(detector), entries)
         require_kind(found, detector.healthy_)
@@ -139,7 +165,7 @@ class _Refused(Exception):
 
 
 def _new_to(
-    detector: AnoDODE | KLIPModel, folder: Path, cases: Sequence[Case], patients_known: bool
+    detector: AnoDODE | KLIPModel, folder: Path, cases: Sequence[Case], patients_known: bool, any_size: bool
 ) -> dict[Path, tuple[str, str]]:
     """Fingerprints of each image that can be read and of its patient; of images that are the same only the first."""
     from priorlens.calibrating import fitted_to, require_size
@@ -169,10 +195,13 @@ def _new_to(
                 try:
                     require_size(image, fitted.sides)
                 except InputError as error:
-                    raise _Refused(str(error)) from None
+                    if not any_size:
+                        raise _Refused(str(error)) from None
+                    warn(str(error))
+                    continue
                 found[case.path], seen[own] = (own, patient), case.path
     if met:
-        others = f", as to {len(met) - 1} others of {len(cases)}" if len(met) > 1 else ""
+        others = f", and to {len(met) - 1} more of the {len(cases)}" if len(met) > 1 else ""
         raise _Refused(f"{met[0]}{others}; calibrate {folder} with images that it has never met")
     return found
 

@@ -9,7 +9,7 @@ import typer
 
 from priorlens.commands.evaluate import evaluate
 from priorlens.commands.fit import fit
-from priorlens.commands.options import Overwrite, Rule, Threads
+from priorlens.commands.options import Overwrite, Page, Rule, Threads
 
 SIZE = 128
 """At which the slices of 96 pixels are seen: less than half the work of the 192 that fit would choose."""
@@ -28,6 +28,7 @@ def demo(
         int, typer.Option(min=1, metavar="N", help="How long to train. Real images deserve the 1000 that fit takes.")
     ] = 100,
     overwrite: Overwrite = False,
+    page: Page = True,
     threads: Threads = None,
 ) -> None:
     """See it work, on brain slices that come with it.
@@ -53,13 +54,23 @@ def demo(
         write_cohort(cohort, seed=seed, overwrite=overwrite)
     _announce(f"priorlens fit {cohort} --out {model} --size {SIZE} --seed {seed} --steps {steps}")
     fit(cohort, model, size=SIZE, seed=seed, steps=steps, overwrite=overwrite, threads=threads)
-    _announce(f"priorlens evaluate {model} {cohort} --out {results} --rule local --alpha {ALPHA}")
-    evaluate(model, cohort, results, rule=Rule.local, alpha=ALPHA, overwrite=overwrite, threads=threads)
+    _announce(f"priorlens evaluate {model} {cohort} --out {results} --rule local --alpha {ALPHA} --planted")
+    evaluate(
+        model,
+        cohort,
+        results,
+        rule=Rule.local,
+        alpha=ALPHA,
+        planted=True,
+        overwrite=overwrite,
+        page=page,
+        threads=threads,
+    )
     pictures = sorted((results / "overlays" / "lesion").glob("*.png"))
     contact_sheet(pictures[:12], out / "lesions.png")
     typer.echo(
         "\nThe lesions were planted: these figures show that all works, not how well it would in patients.\n"
-        f"Look at {out / 'lesions.png'} first, then at {results / 'overlays'} and {results / 'roc_pr.png'}.\n"
+        f"Look at {out / 'lesions.png'} first, then open {results / 'report.html'} in a browser.\n"
         f"Your own images: priorlens fit HEALTHY --out MODEL, then priorlens score MODEL IMAGES --out DIR"
     )
 

@@ -19,6 +19,7 @@ from priorlens.commands.options import (
     NoiseWindow,
     Overlays,
     Overwrite,
+    Page,
     Physics,
     PosteriorName,
     RegionRate,
@@ -64,6 +65,14 @@ def evaluate(
     manifest: Manifest = None,
     overwrite: Overwrite = False,
     overlays: Overlays = True,
+    page: Page = True,
+    planted: Annotated[
+        bool,
+        typer.Option(
+            "--planted",
+            help="The lesions are planted, and results say so. Default: if there is a file DATASET/planted.",
+        ),
+    ] = False,
     threads: Threads = None,
 ) -> None:
     """Measure a model on images with known truth.
@@ -76,7 +85,7 @@ def evaluate(
     Writes into --out, beside what priorlens score writes:
       metrics.json   image AUROC, AP, FPR at 95 % TPR; pixel AUROC, AP, AUPRO,
                      best Dice; each with its 95 % interval
-      roc_pr.png     ROC and precision-recall curves
+      roc_pr.png     ROC and precision-recall curves; curves.json, their points
 
     Where the model is calibrated, metrics.json also says what verdicts at alpha .01 and .05 are worth: false alarms,
     sensitivity, lesions found, and regions that are none. --alpha writes the verdicts themselves, as for score.
@@ -95,11 +104,11 @@ def evaluate(
 
     # Only now what takes seconds to import: a mask that does not fit is told at once.
     from priorlens import evaluation
+    from priorlens.commands.model_card import write_card
     from priorlens.commands.results import report, require_apart, write_scores
     from priorlens.commands.terminal import print_table
     from priorlens.commands.tested_verdicts import TestedVerdicts
     from priorlens.detectors import load_detector
-    from priorlens.plots import roc_pr_plot
     from priorlens.verdict_figures import verdict_table
 
     require_apart(out, [dataset / "test", dataset / "ground_truth"])
@@ -117,6 +126,7 @@ def evaluate(
     )
     judge = judge_of(detector, model, alpha=alpha, procedure=fdr)
     prepare_folder(out, overwrite=overwrite)
+    write_card(out, model, detector)
     outcomes: list[Outcome] = []
     verdicts = TestedVerdicts(judge, detector.provenance_)
 
@@ -128,12 +138,25 @@ def evaluate(
     failed = write_scores(out, detector, cases, judge=judge, patients=patients, overlays=overlays, on_scored=on_scored)
     metrics = evaluation.evaluate(outcomes, bootstrap=bootstrap)
     facts = {"rule": detector.rule, "images_failed": failed, **_measured(detector), **verdicts.figures(bootstrap)}
+    facts |= {"planted": True} if planted or (dataset / "planted").is_file() else {}
     write_json(out / "metrics.json", metrics | facts)
-    roc_pr_plot(evaluation.curves(outcomes, bootstrap=min(bootstrap, 300)), out / "roc_pr.png")
+    _write_curves(out, outcomes, min(bootstrap, 300))
     print_table(evaluation.table(metrics))
     if facts.get("verdicts", {}).get("alphas"):
         print_table(verdict_table(facts["verdicts"]["alphas"]))
-    report(out, len(cases), failed)
+    report(out, len(cases), failed, page=page)
+
+
+def _write_curves(out: Path, outcomes: Sequence[Outcome], bootstrap: int) -> None:
+    """As numbers and as a picture. Raises OutputError."""
+    from priorlens import evaluation
+    from priorlens.curves import curves_facts
+    from priorlens.outputs import write_json
+    from priorlens.plots import roc_pr_plot
+
+    curves = evaluation.curves(outcomes, bootstrap)
+    write_json(out / "curves.json", curves_facts(curves))
+    roc_pr_plot(curves, out / "roc_pr.png")
 
 
 def _measured(detector: AnoDODE | KLIPModel) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -120,7 +121,7 @@ Aside = Annotated[
         max=0.5,
         metavar="SHARE",
         help="Share of the healthy images, by patient, that is kept for calibration and not learned from; 0 for none. "
-        "Default: a tenth, or 100 images where that is at most a fifth.",
+        "Default: 100 patients, but at least a tenth of them and at most a fifth; none of fewer than 45.",
     ),
 ]
 Resume = Annotated[
@@ -214,10 +215,18 @@ def fit(
     else:
         groups = [used[i].group for i in kept]
         images = [images[i] for i in kept]
-        _train(detector, partial(detector.fit, images, groups=groups, **measured), out, run, resume)
+        fitted = partial(_fit, detector, bool(group or manifest), images, groups=groups, **measured)
+        _train(detector, fitted, out, run, resume)
         typer.echo(f"{out}: learned from {len(kept)} healthy images of {len(set(groups))} patients")
     if not _calibrate(detector, out, [used[i] for i in left], measured) and finished:
         typer.echo(f"{out}: is finished already; nothing is left to resume")
+
+
+def _fit(detector: AnoDODE | KLIPModel, patients_named: bool, images: Sequence[Image], **options: Any) -> None:
+    """Where patients were not named, groups are the names of files, and none of them is a patient to be known again."""
+    detector.fit(images, **options)
+    if not patients_named:
+        detector.provenance_ = replace(detector.provenance_, patients=frozenset())
 
 
 def _set_aside(
@@ -225,10 +234,20 @@ def _set_aside(
 ) -> tuple[list[int], list[int]]:
     """Indices of the images to fit to, and of those to calibrate with, none of which is a copy of one of the former."""
     from priorlens.commands.terminal import warn
+    from priorlens.conformal import FEWEST_PATIENTS
+    from priorlens.errors import InputError
     from priorlens.held_out import set_aside
     from priorlens.provenance import image_fingerprint
 
     kept, left = set_aside([case.group for case in used], seed, share)
+    patients = len({used[i].group for i in left})
+    if share and patients < FEWEST_PATIENTS:
+        raise InputError(
+            f"--aside {share:g}: keeps {patients} patients aside, which give no p-value below "
+            f"{1 / (patients + 1):.2g}; keep at least {FEWEST_PATIENTS}, or none with --aside 0"
+        )
+    if patients < FEWEST_PATIENTS:
+        return list(range(len(used))), []
     fitted = {image_fingerprint(images[i]) for i in kept} if left else set()
     new = [i for i in left if image_fingerprint(images[i]) not in fitted]
     if len(new) < len(left):
@@ -263,7 +282,7 @@ def _calibrate(detector: AnoDODE | KLIPModel, out: Path, aside: Sequence[Case], 
             continue
         news = True
         try:
-            typer.echo(f"{out}: {described(calibrate_with(detector, out, aside, patients_known=False))}")
+            typer.echo(f"{out}: {described(calibrate_with(detector, out, aside, patients_known=False, any_size=True))}")
         except InputError as error:
             warn(f"{error}; there are no p-values until then")
         except KeyboardInterrupt:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -25,32 +24,15 @@ def inspect(
       priorlens inspect model
       priorlens inspect model --json | jq .run.fingerprint
     """
-    from priorlens.calibration import calibrated_setups
-    from priorlens.checkpoint import TENSORS, read_config
+    from priorlens.commands.model_card import model_facts
     from priorlens.detectors import load_detector
 
-    detector, config = load_detector(model), read_config(model)
-    facts: dict[str, Any] = {name: config[name] for name in ("made", "run", "versions") if name in config}
-    facts |= {"megabytes": round((model / TENSORS).stat().st_size / 1e6, 1), **detector.describe()}
-    facts["calibration"] = {setup: _worth(model, setup) for setup in calibrated_setups(model)}
+    facts = model_facts(model, load_detector(model))
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
     else:
         for line in _lines(facts):
             typer.echo(line)
-
-
-def _worth(model: Path, setup: str) -> dict[str, Any]:
-    """On what one way of scoring is calibrated."""
-    from priorlens.calibration import read_calibration
-
-    found = read_calibration(model, setup)
-    assert found, "listed a moment ago"
-    return {
-        "images": len(found.images),
-        "patients": found.patient_count,
-        "smallest_p_value": found.smallest_p_value,
-    }
 
 
 def _lines(facts: Mapping[str, Any]) -> Iterator[str]:

@@ -30,7 +30,9 @@ def claim(out: Path, *, resume: bool, overwrite: bool) -> None:
                 f"{out}: holds an unfinished training; add --resume to go on with it, or --overwrite to start again"
             )
         if finished:
-            raise OutputError(f"{out}: holds a finished model; choose another --out or add --overwrite")
+            raise OutputError(
+                f"{out}: holds a finished model; choose another --out or add --overwrite (--resume calibrates it)"
+            )
     prepare_folder(out, overwrite=overwrite or unfinished or finished)
     if overwrite and (out / UNFINISHED).is_dir():  # even without its RUN: what is left of it must not be gone on with
         discard_training(out)

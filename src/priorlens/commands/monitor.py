@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from priorlens.commands.options import Overwrite, Results
+from priorlens.commands.options import Overwrite, Page, Results
 
 if TYPE_CHECKING:
     from priorlens.drift import Watched
@@ -40,6 +40,7 @@ def monitor(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Breaks ties among scores.")] = 0,
     overwrite: Overwrite = False,
+    page: Page = True,
 ) -> None:
     """Tell whether scans still look like those that the model was calibrated on.
 
@@ -59,6 +60,7 @@ def monitor(
       monitor.json   per stream: the alarm, the scan at which the change most
                      probably began, the figures that moved and which way
       monitor.png    the capital against the alarm, and the p-values
+      report.html    a page that shows all of this
 
     The exit code is 8 if any stream raised an alarm.
 
@@ -74,11 +76,13 @@ def monitor(
     found = read_streams(results, times)
 
     # Only now what takes seconds to import: a folder that does not fit is told at once.
+    from priorlens.commands.report import write_page
     from priorlens.commands.terminal import warn
     from priorlens.drift import watch
     from priorlens.errors import EXIT_ALARM
     from priorlens.monitor_plot import monitor_plot
     from priorlens.outputs import prepare_folder, write_json, write_rows
+    from priorlens.report.book import PAGE
 
     for note in found.notes:
         warn(note)
@@ -90,6 +94,8 @@ def monitor(
     write_rows(out / TABLE, header, (row for one in found.streams for row in _rows(one, watched[one.name])))
     write_json(out / SUMMARY, _summary(found, watched, alpha, seed))
     monitor_plot(watched, alpha, out / PICTURE)
+    if page:
+        write_page(out, out / PAGE)
     for one in found.streams:
         typer.echo(_words(one, watched[one.name], alpha))
     if any(one.alarm is not None for one in watched.values()):

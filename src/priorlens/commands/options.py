@@ -163,6 +163,9 @@ Overlays = Annotated[
     bool,
     typer.Option("--overlays/--no-overlays", help="One picture an image: the image, its map, and what stands out."),
 ]
+Page = Annotated[
+    bool, typer.Option("--report/--no-report", help="report.html: a page that shows all of this, to hand over.")
+]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, metavar="N", help="CPU threads to use. Default: all cores.")
 ]
@@ -243,6 +246,7 @@ def judge_of(
     """
     import numpy as np
 
+    from priorlens.blocks import fewest_for_by
     from priorlens.calibration import calibrated_setups, read_calibration
     from priorlens.commands.terminal import warn
     from priorlens.detectors import setup_of
@@ -265,10 +269,17 @@ def judge_of(
     if calibration is None:
         known = "; ".join(calibrated_setups(model))
         line = f"{model}: is not calibrated for {setup}" + (f" (only for {known})" if known else "")
-        line += "; run priorlens calibrate MODEL HEALTHY with the same options"
+        line += "; run priorlens calibrate MODEL HEALTHY with the same options, or fit again with --resume"
         if alpha is not None:
             raise InputError(f"{line}, or leave --alpha out")
         warn(f"{line} for p-values")
         return None
     affine = None if pixel_size is None else np.array([[0, pixel_size, 0], [pixel_size, 0, 0], [0, 0, 1.0]])
-    return Judge(calibration, alpha, procedure.value if procedure else "bh", affine)
+    try:
+        if procedure is FalseDiscoveries.by and (needed := fewest_for_by(alpha or 1.0)) > calibration.patient_count:
+            raise InputError(
+                f"--fdr by flags nothing at alpha {alpha:g} with fewer than {needed} healthy patients; add some"
+            )
+        return Judge(calibration, alpha, procedure.value if procedure else "bh", affine)
+    except InputError as error:
+        raise InputError(f"{model}: {error}") from None

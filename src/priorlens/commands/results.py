@@ -10,6 +10,7 @@ import numpy as np
 import typer
 
 from priorlens.acquisition import ACQUISITION, acquisition
+from priorlens.commands.report import write_page
 from priorlens.commands.terminal import progress_bar, warn
 from priorlens.commands.verdict_files import VERDICT_FILES, Judged, write_verdicts
 from priorlens.conformal import verdict_of
@@ -17,6 +18,8 @@ from priorlens.datasets import Case
 from priorlens.errors import EXIT_SOME_FAILED, OutputError
 from priorlens.outputs import prepare_folder, write_array, write_rows
 from priorlens.pictures import Called, overlay
+from priorlens.report.book import PAGE, discard_report
+from priorlens.report.facts import CURVES, METRICS
 from priorlens.result_folder import SCORES, SPECTRUM
 from priorlens.scoring import Described, Failed, Scored, score_cases
 from priorlens.verdicts import Judge, Judgement
@@ -68,13 +71,7 @@ def write_scores(
                     if overlays:
                         _write_overlay(out, detector, result, judge, judgement)
                     on_scored(result, judgement)
-                rows.append(
-                    _row(
-                        result,
-                        detector.figure_names_,
-                        _said(columns, result.case, judge, judgement),
-                    )
-                )
+                rows.append(_row(result, names, _said(columns, result.case, judge, judgement)))
                 advance()
     except KeyboardInterrupt:
         done = f"{out / SCORES}: stopped after {len(rows)} of {len(cases)} images"
@@ -85,12 +82,17 @@ def write_scores(
         for name, lines in tables.items():
             write_rows(out / f"{name}.csv", ["file", *detector.tables_[name]], lines)
         if judge:
-            write_verdicts(out, judge, judged, patients)
+            write_verdicts(out, judge, judged, [case.group for case in cases[: len(rows)]] if patients else [])
     return sum(row[-1] != "" for row in rows)
 
 
-def report(out: Path, cases: int, failed: int) -> None:
-    """The last words of a command that scored images. Raises typer.Exit if some of them could not be used."""
+def report(out: Path, cases: int, failed: int, *, page: bool) -> None:
+    """The last words of a command that scored images, and with `page` a page of everything in `out`.
+
+    Raises typer.Exit if some images could not be used, OutputError.
+    """
+    if page:
+        write_page(out, out / PAGE)
     typer.echo(f"{out}: {cases - failed} of {cases} images scored, see {out / SCORES}")
     if failed:
         warn(f"{out / SCORES}: {failed} of {cases} images could not be scored; repair or remove those with an error")
@@ -107,7 +109,8 @@ def require_apart(out: Path, inputs: Sequence[Path]) -> None:
 def _remove_earlier(out: Path, cases: Sequence[Case]) -> None:
     """What an earlier run wrote under the names of this one, lest it be taken for a result of this one."""
     own = (path for case in cases for path in (*_paths(out, case), *(out / f / f"{case.name}.npy" for f in FURTHER)))
-    for path in (out / SCORES, out / SPECTRUM, *(out / name for name in VERDICT_FILES), *own):
+    discard_report(out / PAGE)
+    for path in (*(out / name for name in (SCORES, SPECTRUM, METRICS, CURVES, *VERDICT_FILES)), *own):
         try:
             path.unlink(missing_ok=True)
         except OSError as error:

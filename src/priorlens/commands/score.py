@@ -19,6 +19,7 @@ from priorlens.commands.options import (
     NoiseWindow,
     Overlays,
     Overwrite,
+    Page,
     Physics,
     PixelSize,
     PosteriorName,
@@ -61,6 +62,7 @@ def score(
     manifest: Manifest = None,
     overwrite: Overwrite = False,
     overlays: Overlays = True,
+    page: Page = True,
     threads: Threads = None,
 ) -> None:
     """Say how abnormal new images are, and where.
@@ -68,13 +70,15 @@ def score(
     \b
     Writes into --out:
       scores.csv   a line an image: file, anomaly (higher is more abnormal),
-                   bits/dim of each scale, nfe, seconds, error; for klip bits of
-                   the divergence (in all, of the largest block), PSNR, SSIM
+                   bits/dim of each scale, brightness, noise, nfe, seconds,
+                   error; for klip bits of the divergence, PSNR, SSIM
       maps/        surprise at each pixel, NPY (float32) in the image's size
       overlays/    the image, its map, and an outline of what stands out
-      spectrum.csv, blocks/, reconstructions/
-                   for klip: bits by noise level, by block, and the image that
-                   prior and measurement agree on
+      report.html  a page that shows all of this; model.json, what model it was
+      spectrum.csv surprise by noise level
+      blocks/, reconstructions/
+                   for klip: bits by block, and the image that prior and
+                   measurement agree on
 
     \b
     Where the model is calibrated, as priorlens fit does by itself, also:
@@ -106,6 +110,8 @@ def score(
         raise typer.BadParameter("some inputs are measurements and some are images; score them apart")
 
     # Only now what takes seconds to import: a misspelt path is told at once.
+    from priorlens.commands.doubts import Doubts
+    from priorlens.commands.model_card import write_card
     from priorlens.commands.results import report, require_apart, write_scores
     from priorlens.detectors import load_detector
     from priorlens.klip_model import KLIPModel
@@ -125,16 +131,26 @@ def score(
         block=block,
         simulated=not any(measured),
     )
-    results = None
-    if any(measured):
-        if not isinstance(detector, KLIPModel):
-            raise typer.BadParameter("measurements are for models of method klip; give images")
-        results = _of_measurements(detector, cases, physics)
+    klip = detector if isinstance(detector, KLIPModel) else None
+    if any(measured) and not klip:
+        raise typer.BadParameter("measurements are for models of method klip; give images")
+    results = _of_measurements(klip, cases, physics) if klip and any(measured) else None
     judge = judge_of(detector, model, alpha=alpha, procedure=fdr, pixel_size=pixel_size)
     prepare_folder(out, overwrite=overwrite)
-    patients = bool(group or manifest)
-    failed = write_scores(out, detector, cases, judge=judge, patients=patients, results=results, overlays=overlays)
-    report(out, len(cases), failed)
+    write_card(out, model, detector)
+    doubts = Doubts(judge, detector.provenance_)
+    failed = write_scores(
+        out,
+        detector,
+        cases,
+        judge=judge,
+        patients=bool(group or manifest),
+        results=results,
+        overlays=overlays,
+        on_scored=doubts.add,
+    )
+    doubts.tell()
+    report(out, len(cases), failed, page=page)
 
 
 def _of_measurements(detector: KLIPModel, cases: Sequence[Case], physics: str | None) -> Iterator[Scored | Failed]:

@@ -41,6 +41,10 @@ class TestedVerdicts:
             warn(f"{self._met} of the test images were fitted to or calibrated on: figures that hold them are too good")
         if self.judge is None:
             return {}
+        for alpha in ALPHAS:
+            if alpha not in self.tests:
+                have, needed = self.judge.calibration.patient_count, round(1 / alpha) - 1
+                warn(f"no verdicts at alpha {alpha:g}: it takes {needed} healthy patients, the calibration has {have}")
         tests = {alpha: found for alpha, found in self.tests.items() if found}
         calibration = self.judge.calibration
         return {

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from priorlens.calibration import Calibration
+from priorlens.commands.terminal import warn
 from priorlens.conformal import verdict_of
 from priorlens.datasets import Case
 from priorlens.outputs import write_json, write_rows
@@ -28,8 +29,8 @@ class Judged:
     judgement: Judgement
 
 
-def write_verdicts(out: Path, judge: Judge, judged: Sequence[Judged], patients: bool) -> None:
-    """`VERDICT_FILES`: regions where the judge has an alpha, patients where they are known. Raises OutputError."""
+def write_verdicts(out: Path, judge: Judge, judged: Sequence[Judged], patients: Sequence[str]) -> None:
+    """`VERDICT_FILES`: regions where the judge has an alpha, `patients` where they are known. Raises OutputError."""
     calibration = judge.calibration
     write_json(
         out / VERDICTS,
@@ -51,13 +52,13 @@ def write_verdicts(out: Path, judge: Judge, judged: Sequence[Judged], patients: 
         centre = ("row", "column") if judge.affine is None else "xyz"[: len(judge.affine) - 1]
         _write_regions(out / REGIONS, judged, [f"centre_{axis}" for axis in centre])
     if patients:
-        _write_patients(out / PATIENTS, judge, judged)
+        _write_patients(out / PATIENTS, judge, judged, patients)
 
 
 def _write_calibration(path: Path, calibration: Calibration) -> None:
-    """The healthy images by fingerprint, each with all its figures."""
+    """The healthy images by fingerprint, each with its patient's number and all its figures."""
     columns = {"anomaly": calibration.anomaly, **calibration.features}
-    rows = zip(calibration.images, calibration.patients, *columns.values(), strict=True)
+    rows = zip(calibration.images, calibration.patient_of, *columns.values(), strict=True)
     write_rows(path, ["image", "patient", *columns], rows)
 
 
@@ -71,15 +72,28 @@ def _write_regions(path: Path, judged: Sequence[Judged], names: Sequence[str]) -
     write_rows(path, ["file", "region", "unit", *names, "size", "peak", "mean", "q_value"], rows)
 
 
-def _write_patients(path: Path, judge: Judge, judged: Sequence[Judged]) -> None:
-    """The highest anomaly of each patient, in the order of their first images."""
-    found: dict[str, list[float]] = {}
+def _write_patients(path: Path, judge: Judge, judged: Sequence[Judged], patients: Sequence[str]) -> None:
+    """The highest anomaly of each patient, in the order of their first images.
+
+    A patient with more images than any of the calibration has no p-value: so many reach higher by chance alone.
+    """
+    found: dict[str, list[float]] = {patient: [] for patient in patients}
     for one in judged:
-        found.setdefault(one.case.group, []).append(one.anomaly)
-    rows = []
+        found[one.case.group].append(one.anomaly)
+    most, rows, without = judge.calibration.most_images, [], 0
     for patient, anomalies in found.items():
-        p_value = judge.calibration.patient_p_value(np.array(anomalies, np.float32))
-        verdict = [] if judge.alpha is None else [verdict_of(p_value, judge.alpha)]
-        rows.append([patient, len(anomalies), np.float32(max(anomalies)), f"{p_value:.6g}", *verdict])
+        highest, p_value, verdict = "", "", ""
+        if anomalies:
+            highest = str(np.float32(max(anomalies)))
+        if 0 < len(anomalies) <= most:
+            known = judge.calibration.patient_p_value(np.array(anomalies, np.float32))
+            p_value, verdict = f"{known:.6g}", verdict_of(known, judge.alpha) if judge.alpha is not None else ""
+        without += len(anomalies) > most
+        rows.append([patient, len(anomalies), highest, p_value, *([] if judge.alpha is None else [verdict])])
     header = ["patient", "images", "anomaly", "p_value", *([] if judge.alpha is None else ["verdict"])]
     write_rows(path, header, rows)
+    if without:
+        warn(
+            f"{path}: {without} of {len(found)} patients have more images than any patient of the calibration "
+            f"({most}), and no p-value; calibrate with --group, on patients with as many images"
+        )
