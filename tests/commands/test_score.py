@@ -403,8 +403,6 @@ def test_a_patient_with_more_images_than_any_of_the_calibration_has_no_p_value(
 ) -> None:
     """Of the calibration no patient has more than two images."""
     out = tmp_path / "out"
-    ran = run("score", calibrated, study, "--out", out, "--group", "(n)", "--no-overlays")
-    assert ran.code == 3, "not all of them match"
     options = ("--alpha", 0.2, "--group", "^[a-z]*(_)", "--no-overlays")
     ran = run("score", calibrated, study, "--out", out, *options)
     assert ran.code == 0 and "1 of 1 patients have more images" in ran.stderr and "calibrate with --group" in ran.stderr
