@@ -23,7 +23,7 @@ from scipy.stats import betabinom, binom
 
 from priorlens.acquisition import acquisition
 from priorlens.blocks import HealthyBlocks, block_means, block_side, flag
-from priorlens.calibrating import feature_values
+from priorlens.calibrating import image_values
 from priorlens.conformal import p_values
 from priorlens.datasets import HEALTHY, Case, healthy_cases, labelled_cases
 from priorlens.detectors import load_detector, setup_of
@@ -221,10 +221,9 @@ def told(detector: object, images: Sequence[Image]) -> Told:
     for start in range(0, len(images), BATCH):
         found = detector.score(images[start : start + BATCH])
         for i, anomaly in enumerate(found.anomaly):
-            tables = {name: found.arrays[name][i] for name in detector.tables_}
+            arrays = {name: values[i] for name, values in found.arrays.items()}
             figures = {name: float(values[i]) for name, values in found.figures.items()}
-            figures |= acquisition(images[start + i])
-            rows.append(feature_values(float(anomaly), figures, tables, detector.tables_))
+            rows.append(image_values(images[start + i], float(anomaly), figures, arrays, detector.tables_))
             maps.append(found.anomaly_map[i])
     features = {name: np.array([row[name] for row in rows]) for name in rows[0]} if rows else {}
     return Told({n: features[n] for n in watched(list(features)) if np.isfinite(features[n]).all()}, maps)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, get_args
 
@@ -167,6 +167,10 @@ class Flagged:
     flagged: Bool[np.ndarray, "*blocks"]
     q_values: Float64[np.ndarray, "*blocks"]
     p_value: float
+
+    def at(self, alpha: float) -> Flagged:
+        """The same at another error rate."""
+        return replace(self, flagged=self.q_values <= alpha)
 
 
 def block_p_values(blocks: Float[np.ndarray, "*blocks"], healthy: HealthyBlocks) -> Float64[np.ndarray, "*blocks"]:

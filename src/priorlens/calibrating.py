@@ -89,13 +89,24 @@ def calibrate(
         scores = detector.score(named[start : start + _AT_ONCE])
         for i, anomaly_map in enumerate(scores.anomaly_map):
             figures = {name: float(column[i]) for name, column in scores.figures.items()}
-            figures |= acquisition(named[start + i])
-            tables = {name: scores.arrays[name][i] for name in detector.tables_}
-            values = feature_values(float(scores.anomaly[i]), figures, tables, detector.tables_)
+            arrays = {name: arrays[i] for name, arrays in scores.arrays.items()}
+            values = image_values(named[start + i], float(scores.anomaly[i]), figures, arrays, detector.tables_)
             entries.append(entry(prints[start + i], whose[start + i], anomaly_map, values))
     found = gathered("", setup_of(detector), entries)
     require_kind(found, detector.healthy_)
     return found
+
+
+def image_values(
+    image: Image,
+    anomaly: float,
+    figures: Mapping[str, float],
+    arrays: Mapping[str, np.ndarray],
+    columns: Mapping[str, tuple[str, ...]],
+) -> dict[str, np.float32]:
+    """`feature_values` of a scored image, with how it was acquired; of its arrays those that are tables."""
+    tables = {name: arrays[name] for name in columns}
+    return feature_values(anomaly, {**figures, **acquisition(image)}, tables, columns)
 
 
 def feature_values(

@@ -72,6 +72,15 @@ class Calibration:
         """No image can get a smaller one, however abnormal it is."""
         return smallest_p_value(self.patient_count)
 
+    @property
+    def worth(self) -> dict[str, int | float]:
+        """What it can tell, as results and models say it: plain data for JSON."""
+        return {
+            "images": len(self.images),
+            "patients": self.patient_count,
+            "smallest_p_value": self.smallest_p_value,
+        }
+
     @cached_property
     def healthy_blocks(self) -> HealthyBlocks:
         return HealthyBlocks(self.blocks, self.patient_of)

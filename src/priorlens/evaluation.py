@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,7 +106,7 @@ def table(evaluated: dict[str, Any]) -> Table:
         images = counts.get(kind, {}).get("images")
         grid.add_column(f"{kind} ({images} images)" if images else kind, justify="right")
     for key, words in METRICS.items():
-        grid.add_row(words, *(_cell(figures[key]) for figures in evaluated["kinds"].values()))
+        grid.add_row(words, *(interval_cell(figures[key]) for figures in evaluated["kinds"].values()))
     return grid
 
 
@@ -117,7 +117,7 @@ def _figures(outcomes: Sequence[Outcome], kind: str, resamples: int, seed: int) 
     found |= estimates(_PIXEL_FIGURES, pixels, pixel_groups, resamples, _generator(seed, kind, "pixel"))
     inside, inside_groups = _inside_body(outcomes, kind)
     found["pixel_auroc_per_image"] = mean_estimate(inside, inside_groups, resamples, _generator(seed, kind, "inside"))
-    return {key: _json(found[key]) for key in METRICS}
+    return {key: estimate_facts(found[key]) for key in METRICS}
 
 
 def _abnormal_kinds(outcomes: Sequence[Outcome]) -> list[str]:
@@ -166,12 +166,14 @@ def _generator(seed: int, *names: str) -> np.random.Generator:
     return np.random.default_rng([seed, *"/".join(names).encode()])
 
 
-def _json(estimate: Estimate) -> dict[str, float | None]:
+def estimate_facts(estimate: Estimate) -> dict[str, float | None]:
+    """Plain data for JSON, with `None` for what is not known."""
     numbers = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
     return {name: None if math.isnan(number) else number for name, number in numbers.items()}
 
 
-def _cell(figure: dict[str, float | None]) -> str:
+def interval_cell(figure: Mapping[str, float | None]) -> str:
+    """A figure as `estimate_facts` has it, for a table: its value, and its interval in brackets."""
     if figure["value"] is None:
         return "–"
     if figure["low"] is None or figure["high"] is None:

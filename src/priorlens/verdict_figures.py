@@ -15,6 +15,7 @@ from scipy.stats import binomtest
 from priorlens.blocks import block_means
 from priorlens.bootstrap import LEVEL, mean_estimate
 from priorlens.datasets import HEALTHY
+from priorlens.evaluation import estimate_facts, interval_cell
 
 ALPHAS = (0.01, 0.05)
 """At which `priorlens evaluate` reports verdicts, as far as there are healthy patients enough."""
@@ -99,7 +100,7 @@ def verdict_table(figures: Mapping[str, Mapping[str, Any]]) -> Table:
     for kind, names in first.items():
         words = HEALTHY_FIGURES if kind == HEALTHY else ABNORMAL_FIGURES
         for name in names:
-            grid.add_row(kind, words[name], *(_cell(at[kind][name]) for at in figures.values()))
+            grid.add_row(kind, words[name], *(interval_cell(at[kind][name]) for at in figures.values()))
     return grid
 
 
@@ -144,13 +145,4 @@ def _estimate(
     found = mean_estimate(values, groups, bootstrap, np.random.default_rng(seed))
     if found.low == found.high:  # resampling what is alike tells nothing of what was not seen
         return {"value": found.value, "low": None, "high": None}
-    numbers = {"value": found.value, "low": found.low, "high": found.high}
-    return {name: None if np.isnan(number) else number for name, number in numbers.items()}
-
-
-def _cell(figure: Mapping[str, float | None]) -> str:
-    if figure["value"] is None:
-        return "–"
-    if figure["low"] is None or figure["high"] is None:
-        return f"{figure['value']:.3f}"
-    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+    return estimate_facts(found)

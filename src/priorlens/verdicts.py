@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from jaxtyping import Float, Int
 
 from priorlens.blocks import Procedure, block_means, flag
 from priorlens.calibration import Calibration
+from priorlens.provenance import Provenance
 from priorlens.regions import Region, find_regions
 
 
@@ -59,5 +61,17 @@ class Judge:
         self, anomaly_map: Float[np.ndarray, "*space"], alpha: float
     ) -> tuple[list[Region], Int[np.ndarray, "*space"]]:
         """Places that stand out at a level other than the judge's own."""
-        flagged = flag(block_means(anomaly_map), self.calibration.healthy_blocks, alpha, self.procedure)
-        return find_regions(anomaly_map, flagged, self.affine)
+        (found,) = self.regions_at(anomaly_map, [alpha])
+        return found
+
+    def regions_at(
+        self, anomaly_map: Float[np.ndarray, "*space"], alphas: Sequence[float]
+    ) -> list[tuple[list[Region], Int[np.ndarray, "*space"]]]:
+        """The same at each of several levels; the blocks are ranked once."""
+        flagged = flag(block_means(anomaly_map), self.calibration.healthy_blocks, max(alphas), self.procedure)
+        return [find_regions(anomaly_map, flagged.at(alpha), self.affine) for alpha in alphas]
+
+
+def met_before(judge: Judge | None, fitted: Provenance) -> frozenset[str]:
+    """Fingerprints of the images that a judge was calibrated on or the model fitted to: no p-value of theirs holds."""
+    return fitted.images | frozenset(judge.calibration.images if judge else ())

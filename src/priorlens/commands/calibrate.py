@@ -210,8 +210,7 @@ def _entries(
     detector: AnoDODE | KLIPModel, cases: Sequence[Case], known: Mapping[Path, tuple[str, str]]
 ) -> Iterator[Entry]:
     """What the images that can be used show; the others are named."""
-    from priorlens.acquisition import acquisition
-    from priorlens.calibrating import entry, feature_values
+    from priorlens.calibrating import entry, image_values
     from priorlens.commands.terminal import progress_bar, warn
     from priorlens.scoring import Failed, score_cases
 
@@ -221,7 +220,5 @@ def _entries(
             if isinstance(result, Failed):
                 warn(result.reason)
                 continue
-            tables = {name: result.arrays[name] for name in detector.tables_}
-            figures = {**result.figures, **acquisition(result.image)}
-            values = feature_values(result.anomaly, figures, tables, detector.tables_)
+            values = image_values(result.image, result.anomaly, result.figures, result.arrays, detector.tables_)
             yield entry(*known[result.case.path], result.anomaly_map, values)

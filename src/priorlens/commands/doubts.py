@@ -9,7 +9,7 @@ from priorlens.commands.terminal import warn
 from priorlens.errors import InputError
 from priorlens.provenance import Provenance, image_fingerprint
 from priorlens.scoring import Scored
-from priorlens.verdicts import Judge, Judgement
+from priorlens.verdicts import Judge, Judgement, met_before
 
 
 class Doubts:
@@ -17,7 +17,7 @@ class Doubts:
 
     def __init__(self, judge: Judge | None, fitted: Provenance) -> None:
         self._fitted = fitted
-        self._known = fitted.images | frozenset(judge.calibration.images if judge else ())
+        self._known = met_before(judge, fitted)
         self._met: list[Path] = []
         self._sizes: list[Path] = []
 

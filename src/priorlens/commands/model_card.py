@@ -45,13 +45,7 @@ def _worth(model: Path, setup: str) -> dict[str, Any]:
         found = read_calibration(model, setup)
     except ModelError:
         return {}
-    if found is None:
-        return {}
-    return {
-        "images": len(found.images),
-        "patients": found.patient_count,
-        "smallest_p_value": found.smallest_p_value,
-    }
+    return found.worth if found else {}
 
 
 def _without_paths(value: Any) -> Any:

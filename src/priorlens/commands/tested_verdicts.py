@@ -8,7 +8,7 @@ from priorlens.commands.terminal import warn
 from priorlens.provenance import Provenance, image_fingerprint
 from priorlens.scoring import Scored
 from priorlens.verdict_figures import ALPHAS, Tested, tested, verdict_figures
-from priorlens.verdicts import Judge
+from priorlens.verdicts import Judge, met_before
 
 
 class TestedVerdicts:
@@ -21,7 +21,7 @@ class TestedVerdicts:
         self.judge = judge
         smallest = judge.calibration.smallest_p_value if judge else 1.0
         self.tests: dict[float, list[Tested]] = {alpha: [] for alpha in ALPHAS if alpha >= smallest}
-        self._known = fitted.images | (frozenset(judge.calibration.images) if judge else frozenset())
+        self._known = met_before(judge, fitted)
         self._met = 0
 
     def add(self, scored: Scored) -> None:
@@ -29,10 +29,11 @@ class TestedVerdicts:
         if image_fingerprint(scored.image) in self._known:
             self._met += 1
             return
-        for alpha, found in self.tests.items():
-            assert self.judge, "without a judge there is no alpha"
-            p_value = self.judge.p_value(scored.anomaly)
-            _, labels = self.judge.regions(scored.anomaly_map, alpha)
+        if not self.judge or not self.tests:
+            return
+        p_value = self.judge.p_value(scored.anomaly)
+        regions = self.judge.regions_at(scored.anomaly_map, list(self.tests))
+        for (alpha, found), (_, labels) in zip(self.tests.items(), regions, strict=True):
             found.append(tested(scored.case.kind, scored.case.group, p_value <= alpha, labels, scored.mask))
 
     def figures(self, bootstrap: int) -> dict[str, Any]:
@@ -46,15 +47,10 @@ class TestedVerdicts:
                 have, needed = self.judge.calibration.patient_count, round(1 / alpha) - 1
                 warn(f"no verdicts at alpha {alpha:g}: it takes {needed} healthy patients, the calibration has {have}")
         tests = {alpha: found for alpha, found in self.tests.items() if found}
-        calibration = self.judge.calibration
         return {
             "verdicts": {
                 "procedure": self.judge.procedure,
-                "calibration": {
-                    "images": len(calibration.images),
-                    "patients": calibration.patient_count,
-                    "smallest_p_value": calibration.smallest_p_value,
-                },
+                "calibration": self.judge.calibration.worth,
                 "images_left_out": self._met,
                 "alphas": verdict_figures(tests, bootstrap),
             }

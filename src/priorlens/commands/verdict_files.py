@@ -40,11 +40,7 @@ def write_verdicts(out: Path, judge: Judge, judged: Sequence[Judged], patients: 
             "setup": calibration.setup,
             "alpha": judge.alpha,
             "procedure": judge.procedure,
-            "calibration": {
-                "images": len(calibration.images),
-                "patients": calibration.patient_count,
-                "smallest_p_value": calibration.smallest_p_value,
-            },
+            "calibration": calibration.worth,
         },
     )
     _write_calibration(out / CALIBRATION, calibration)
