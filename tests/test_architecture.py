@@ -14,6 +14,14 @@ SOURCE = Path(__file__).parent.parent / "src" / "priorlens"
 STEPS = {
     "ground": ("errors", "outputs", "checkpoint"),
     "images": ("images", "manifest", "datasets", "body", "acquisition", "normalise", "preparation", "provenance"),
+    "scans": (
+        *("volumes.volume", "volumes.left_out", "volumes.damage", "volumes.nifti_header", "volumes.nifti"),
+        *("volumes.arrays", "volumes.dicom_headers", "volumes.dicom_stacks", "volumes.dicom_files"),
+        *("volumes.dicom_decoder", "volumes.dicom_pixels", "volumes.dicom_series"),
+        *("volumes.layouts", "volumes.studies", "volumes.ground_truth", "volumes.scans", "volumes.reading"),
+        *("volumes.scan_body", "volumes.voxel_intensity", "volumes.canvas", "volumes.scan_preparation"),
+        *("volumes.survey", "variations"),
+    ),
     "made images": ("planted", "held_out", "cohort"),
     "features": ("features", "whitening"),
     "prior": (
@@ -29,13 +37,18 @@ STEPS = {
     "surprise": ("surprise", "feature_prior", "combination", "rules"),
     "detector": (
         *("progress", "scores", "anodode"),
-        *("image_prior", "klip", "weighing", "klip_rules", "klip_scores", "klip_folder", "klip_model", "detectors"),
+        *("image_prior", "klip", "weighing", "klip_rules", "klip_scores", "klip_folder", "klip_model"),
+        *("cube_model", "detectors", "scan_model"),
     ),
     "verdicts": (
         *("conformal", "blocks", "regions", "calibration", "calibrating", "verdicts"),
         *("tables", "result_folder", "combining", "timetable", "streams", "drift"),
     ),
-    "figures": ("roc", "metrics", "bootstrap", "curves", "evaluation", "verdict_figures"),
+    "DICOM results": (
+        *("volumes.dicom_source", "volumes.dicom_result", "volumes.dicom_map", "volumes.dicom_segmentation"),
+        "volumes.dicom_report",
+    ),
+    "figures": ("roc", "metrics", "bootstrap", "curves", "evaluation", "verdict_figures", "froc", "volume_figures"),
     "pictures": ("pictures", "plots", "monitor_plot"),
     "report": (
         *("report.facts", "report.spectra", "report.findings", "report.naming", "report.svg", "report.charts"),

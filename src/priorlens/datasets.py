@@ -58,7 +58,7 @@ def find_cases(inputs: Sequence[Path], *, group: str | None = None, manifest: Pa
         InputError: an input is missing or holds no images, the expression does not match an image, or the manifest
             cannot be used.
     """
-    pattern, rows = _patients(group, manifest)
+    pattern, rows = patients_by(group, manifest)
     found: dict[Path, tuple[Path, PurePosixPath]] = {}
     for root in inputs:
         for path, relative in _images_under(root):
@@ -105,13 +105,13 @@ def labelled_cases(folder: Path, *, group: str | None = None, manifest: Path | N
     test = folder / "test"
     if not test.is_dir():
         raise InputError(f"{folder}: has no test/ folder; it needs test/{HEALTHY}/ and test/<kind of abnormality>/")
-    kinds = sorted((p.name for p in test.iterdir() if p.is_dir() and not p.name.startswith(".")), key=_natural)
+    kinds = sorted((p.name for p in test.iterdir() if p.is_dir() and not p.name.startswith(".")), key=natural_order)
     if HEALTHY not in kinds:
         raise InputError(f"{test}: has no {HEALTHY}/ folder; put the healthy test images there")
     if len(kinds) == 1:
         raise InputError(f"{test}: has no abnormal kind beside {HEALTHY}/; put the abnormal images in test/<kind>/")
-    _refuse_masks_of_no_kind(folder / "ground_truth", kinds)
-    pattern, rows = _patients(group, manifest)
+    refuse_masks_of_no_kind(folder / "ground_truth", kinds)
+    pattern, rows = patients_by(group, manifest)
     cases: list[Case] = []
     for kind in kinds:
         of_kind = _named(_images_under(test / kind), pattern)
@@ -168,7 +168,7 @@ def _images_under(root: Path) -> list[tuple[Path, PurePosixPath]]:
         raise InputError(f"{root}: there is no such file or folder; check the path")
     found: list[Path] = []
     entered: set[str] = set()
-    for folder, subfolders, files in os.walk(root, onerror=_refuse_folder, followlinks=True):
+    for folder, subfolders, files in os.walk(root, onerror=refuse_folder, followlinks=True):
         if (real := os.path.realpath(folder)) in entered:  # a link to a folder above must not lead round for ever
             subfolders.clear()
             continue
@@ -179,10 +179,10 @@ def _images_under(root: Path) -> list[tuple[Path, PurePosixPath]]:
     if not found:
         raise InputError(f"{root}: holds no images ({' '.join(IMAGE_SUFFIXES)}); name a folder that does")
     relatives = [(path, PurePosixPath(path.relative_to(root).as_posix())) for path in found]
-    return sorted(relatives, key=lambda pair: _natural(str(pair[1])))
+    return sorted(relatives, key=lambda pair: natural_order(str(pair[1])))
 
 
-def _refuse_folder(error: OSError) -> None:
+def refuse_folder(error: OSError) -> None:
     raise _unreadable(error.filename, error) from error
 
 
@@ -191,7 +191,7 @@ def _unreadable(path: Path | str, error: OSError) -> InputError:
     return InputError(f"{path}: cannot be read ({reason}); check that it is there and may be read")
 
 
-def _natural(relative: str) -> list[tuple[list[tuple[int, int, str]], str]]:
+def natural_order(relative: str) -> list[tuple[list[tuple[int, int, str]], str]]:
     """Sort key of a path: numbers by value and before letters, letters whatever their case, then as written."""
 
     def runs(part: str) -> list[tuple[int, int, str]]:
@@ -211,11 +211,11 @@ def _named(found: Iterable[tuple[Path, PurePosixPath]], pattern: re.Pattern[str]
             name = str(relative) if count == 1 else f"{relative}~{count}"
             count += 1
         taken.add(name)
-        cases.append(Case(path, name, group=_group(pattern, path, relative) if pattern else name))
+        cases.append(Case(path, name, group=patient_of(pattern, path, relative) if pattern else name))
     return cases
 
 
-def _patients(group: str | None, manifest: Path | None) -> tuple[re.Pattern[str] | None, dict[Path, Row]]:
+def patients_by(group: str | None, manifest: Path | None) -> tuple[re.Pattern[str] | None, dict[Path, Row]]:
     """What tells the patients: a compiled expression, or the rows of a manifest, or neither."""
     if manifest and group:
         raise InputError(f"{manifest}: the manifest already names the patients; leave out --group or the manifest")
@@ -225,7 +225,7 @@ def _patients(group: str | None, manifest: Path | None) -> tuple[re.Pattern[str]
         raise InputError(f"{group}: is not a regular expression ({error}); correct --group") from error
 
 
-def _group(pattern: re.Pattern[str], path: Path, relative: PurePosixPath) -> str:
+def patient_of(pattern: re.Pattern[str], path: Path, relative: PurePosixPath) -> str:
     match = pattern.search(str(relative))
     name = match and match[min(1, pattern.groups)]
     if not name:
@@ -246,12 +246,12 @@ def _with_masks(cases: Sequence[Case], images: Path, masks: Path) -> list[Case]:
         unclaimed.discard(name)
         complete.append(replace(case, mask=files.get(name)))
     if unclaimed:
-        orphan = files[min(unclaimed, key=_natural)]
+        orphan = files[min(unclaimed, key=natural_order)]
         raise InputError(f"{orphan}: this mask has no image in {images}; add the image or remove the mask")
     return complete
 
 
-def _refuse_masks_of_no_kind(ground_truth: Path, kinds: Sequence[str]) -> None:
+def refuse_masks_of_no_kind(ground_truth: Path, kinds: Sequence[str]) -> None:
     for masks in sorted(ground_truth.iterdir()) if ground_truth.is_dir() else ():
         if masks.is_dir() and masks.name not in kinds and not masks.name.startswith("."):
             missing = ground_truth.parent / "test" / masks.name

@@ -7,11 +7,12 @@ from pathlib import Path
 from priorlens import anodode, klip_model
 from priorlens.anodode import AnoDODE
 from priorlens.checkpoint import read_config
+from priorlens.cube_model import CubeModel
 from priorlens.errors import ModelError
 from priorlens.klip_model import KLIPModel
 
 
-def setup_of(detector: AnoDODE | KLIPModel) -> str:
+def setup_of(detector: AnoDODE | KLIPModel | CubeModel) -> str:
     """All that may be chosen of how a model scores, in one line: scores compare only where this is the same."""
     parts = [f"rule={detector.rule}"]
     if isinstance(detector, KLIPModel):

@@ -55,7 +55,15 @@ class Pyramid(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Float[Tensor, "batch channel size size"]) -> list[Float[Tensor, "batch _ _ _"]]:
-        """Feature maps of images in about [0, 1]; grey images are shown to the backbone as colour."""
+        """Feature maps of images in about [0, 1]; grey images are shown to the backbone as colour.
+
+        Of more channels than a backbone has, every three are shown as colour where they are so many, else each as grey,
+        and their features stand one after the other.
+        """
+        count = images.shape[1]
+        if count not in (1, 3):
+            parts = [self(part) for part in images.split(3 if count % 3 == 0 else 1, dim=1)]
+            return [torch.cat(levels, dim=1) for levels in zip(*parts, strict=True)]
         maps: list[Tensor] = []
         for zoom in self.zooms:
             side = round(images.shape[-1] * zoom)

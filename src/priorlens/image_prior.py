@@ -33,6 +33,8 @@ FEW = 1000
 """Fewer images than this are also shifted, turned and stretched, lest they be known by heart."""
 
 _DENOISER, _VARIANCE = (32, 64, 128, 128), (16, 32, 48)
+_DENOISER_3D, _VARIANCE_3D = (16, 32, 64), (8, 16, 24)  # a third axis costs ten times as much on a CPU
+_BATCH_3D = 4
 _LOG_SIGMA = (-1.2, 1.2)  # mean and deviation in training, in units of [-1, 1] (Karras et al. 2022, Table 1)
 
 
@@ -55,9 +57,10 @@ class ImagePrior:
         self.space = space
         self.patch = patch
         self.external = external
-        network = external.denoiser if external else Preconditioned(UNet(channels, _DENOISER, space=space), SIGMA_DATA)
+        widths, of_head = (_DENOISER_3D, _VARIANCE_3D) if space == 3 else (_DENOISER, _VARIANCE)
+        network = external.denoiser if external else Preconditioned(UNet(channels, widths, space=space), SIGMA_DATA)
         self.inner: nn.Module = network
-        self.head = VarianceHead(channels, _VARIANCE, space=space, sigma_data=SIGMA_DATA)
+        self.head = VarianceHead(channels, of_head, space=space, sigma_data=SIGMA_DATA)
         for module in (self.inner, self.head):
             module.eval().requires_grad_(False)
 
@@ -118,7 +121,7 @@ def fit_image_prior(
     """Train the denoiser, unless it was brought along, then its variance head, on healthy images in [0, 1]."""
     data = 2 * images - 1
     side = prior.patch or max(images.shape[2:])
-    batch = 16 if side <= 64 else 8
+    batch = _BATCH_3D if prior.space == 3 else 16 if side <= 64 else 8
     views = Views(moved=len(images) < FEW and images.ndim == 4, patch=prior.patch)
     losses = {"denoiser": denoising_loss, "variance": variance_loss(prior.inner)}
     for stage, count in stages(steps, prior.external is not None):

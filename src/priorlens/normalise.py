@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Float64
 from scipy import sparse
 
 from priorlens.errors import InputError
@@ -169,21 +169,26 @@ class Grid:
 
 @lru_cache(maxsize=64)
 def _resampling(source: int, target: int, scale: float) -> sparse.csr_array:
-    """Weights that take `source` pixels to `target` pixels about the same centre, `scale` target pixels to one source.
+    """Weights that take `source` pixels to `target` about the same centre, `scale` target pixels to one of source."""
+    centres = (np.arange(target) + 0.5 - target / 2) / scale + source / 2 - 0.5
+    return linear_weights(source, centres, scale)
+
+
+def linear_weights(source: int, centres: Float64[np.ndarray, " target"], scale: float) -> sparse.csr_array:
+    """Weights that take `source` pixels to those whose centres lie at these indices, `scale` of them to one source.
 
     Linear interpolation; when shrinking, its triangle is widened by 1/scale, which is the anti-aliasing. Only pixels of
     the source count, and a triangle sampled at a few of them leans to one side: the weights are tilted back, so that a
-    linear ramp is reproduced exactly, at the edges too.
+    linear ramp is reproduced exactly, at the edges too. Beyond the edges their pixels are repeated.
     """
     support = max(1.0, 1 / scale)
-    centre = (np.arange(target) + 0.5 - target / 2) / scale + source / 2 - 0.5
-    centre = centre.clip(0, source - 1)
+    centre = centres.clip(0, source - 1)
     taps = np.floor(centre - support)[:, None].astype(int) + np.arange(2 * math.ceil(support) + 2)
     distance = taps - centre[:, None]
     weights = (1 - np.abs(distance) / support).clip(min=0) * ((taps >= 0) & (taps < source))
     first, second = (np.sum(weights * distance**power, axis=1, keepdims=True) for power in (1, 2))
     weights *= 1 - distance * first / np.maximum(second, 1e-9)  # now the taps' mean place is `centre`
     weights /= weights.sum(axis=1, keepdims=True)
-    rows = np.repeat(np.arange(target), taps.shape[1])
+    rows = np.repeat(np.arange(len(centre)), taps.shape[1])
     entries = (weights.ravel().astype(np.float32), (rows, taps.clip(0, source - 1).ravel()))
-    return sparse.csr_array(entries, shape=(target, source))
+    return sparse.csr_array(entries, shape=(len(centre), source))

@@ -127,5 +127,5 @@ def healthy_images(images: Sequence[Image | np.ndarray], groups: Sequence[str] |
 
 def _require_channels(image: Image, channels: int, others: str) -> None:
     if len(image.pixels) != channels:
-        found, wanted = _COLOUR[len(image.pixels)], _COLOUR[channels]
+        found, wanted = (_COLOUR.get(count, f"of {count} channels") for count in (len(image.pixels), channels))
         raise InputError(f"{image.path}: is {found}, {others} {wanted}; convert it to {wanted} or leave it out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +22,8 @@ class Region:
         coordinates where `unit` is "mm", else row, column[, slice], counted from 0.
     size: mm^2 of a plane, mm^3 of a volume; else the number of pixels.
     peak, mean: of the map inside.
-    q_value: the smallest of its blocks'. A rate of errors among blocks, not a probability that this region is one.
+    q_value: the smallest of its blocks'. A rate of errors among blocks, not a probability that this region is one; nan
+        where nothing was calibrated.
     """
 
     centre: tuple[float, ...]
@@ -54,6 +56,33 @@ def find_regions(
     renumbered = np.zeros(count + 1, np.int32)
     renumbered[np.array(by_peak, int) + 1] = np.arange(1, count + 1)
     return [found[index] for index in by_peak], renumbered[labels]
+
+
+def regions_above(
+    anomaly_map: Float[np.ndarray, "*space"],
+    threshold: float,
+    affine: Float[np.ndarray, "n n"] | None = None,
+    smallest: float = 0.0,
+) -> tuple[list[Region], Int[np.ndarray, "*space"]]:
+    """The same of what exceeds a threshold, where nothing is calibrated: q-values are nan.
+
+    smallest: size that a region must have, in its unit. Raises InputError on an affine that cannot be used.
+    """
+    if affine is not None:
+        _check(affine, anomaly_map.ndim)
+    labels, count = ndimage.label(anomaly_map > threshold, np.ones((3,) * anomaly_map.ndim))
+    least = smallest / (1.0 if affine is None else _pixel_size(affine, anomaly_map.ndim))
+    large = np.flatnonzero(np.bincount(labels.ravel(), minlength=count + 1)[1:] >= least) + 1
+    found, boxes = [], ndimage.find_objects(labels)
+    for number in large:
+        box = boxes[number - 1]
+        inside = labels[box] == number
+        corner = [side.start for side in box]
+        found.append((_region(np.argwhere(inside) + corner, anomaly_map[box][inside], math.nan, affine), number))
+    found.sort(key=lambda pair: -pair[0].peak)
+    renumbered = np.zeros(count + 1, np.int32)
+    renumbered[[number for _, number in found]] = np.arange(1, len(found) + 1)
+    return [region for region, _ in found], renumbered[labels]
 
 
 def _region(

@@ -117,10 +117,10 @@ def _earlier(model: Path, setup: str) -> Calibration | None:
         return None
 
 
-def described(calibration: Calibration) -> str:
-    """What a calibration is worth, in one line."""
+def described(calibration: Calibration, what: str = "images") -> str:
+    """What a calibration is worth, in one line; `what` it is of."""
     return (
-        f"calibrated ({calibration.setup}) on {len(calibration.images)} healthy images of "
+        f"calibrated ({calibration.setup}) on {len(calibration.images)} healthy {what} of "
         f"{calibration.patient_count} patients: p-values down to {calibration.smallest_p_value:.2g}"
     )
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -24,20 +23,12 @@ from priorlens.commands.options import (
     PosteriorName,
     RegionRate,
     Results,
+    Run,
     ScoringRule,
     Threads,
-    judge_of,
-    set_up,
     use_threads,
 )
-
-if TYPE_CHECKING:
-    from priorlens.anodode import AnoDODE
-    from priorlens.datasets import Case
-    from priorlens.evaluation import Outcome
-    from priorlens.klip_model import KLIPModel
-    from priorlens.scoring import Scored
-    from priorlens.verdicts import Judgement
+from priorlens.commands.scan_options import Channels, DicomOut, ModalityOf
 
 
 def evaluate(
@@ -45,7 +36,9 @@ def evaluate(
     dataset: Annotated[
         Path,
         typer.Argument(
-            metavar="DATASET", help="Folder with test/good, test/KIND and ground_truth/KIND, as MVTec and BMAD have."
+            metavar="DATASET",
+            help="Folder with test/good, test/KIND and ground_truth/KIND, as MVTec and BMAD have; for models of scans "
+            "also a folder of patients with masks beside their scans, as BraTS has.",
         ),
     ],
     out: Results,
@@ -63,6 +56,9 @@ def evaluate(
     ] = 1000,
     group: Group = None,
     manifest: Manifest = None,
+    channels: Channels = None,
+    modality: ModalityOf = None,
+    dicom: DicomOut = False,
     overwrite: Overwrite = False,
     overlays: Overlays = True,
     page: Page = True,
@@ -87,6 +83,9 @@ def evaluate(
                      best Dice; each with its 95 % interval
       roc_pr.png     ROC and precision-recall curves; curves.json, their points
 
+    Of scans, where the model is one of scans, metrics.json has the AUROC of scans and slices, also of slices of the
+    same height in other patients; Dice in 3-D; and FROC, lesions found against false positives per scan.
+
     Where the model is calibrated, metrics.json also says what verdicts at alpha .01 and .05 are worth: false alarms,
     sensitivity, lesions found, and regions that are none. --alpha writes the verdicts themselves, as for score.
 
@@ -95,103 +94,42 @@ def evaluate(
       priorlens evaluate model dataset --out evaluation
       priorlens evaluate model dataset --out evaluation --group '^(\\d+)_'
       priorlens evaluate klip-model dataset --physics ct:views=24 --out ct
+      priorlens evaluate scan-model brats --out brats-evaluation
     """
-    from priorlens.datasets import labelled_cases
-    from priorlens.outputs import prepare_folder, write_json
+    from priorlens.commands.evaluate_images import evaluate_images
+    from priorlens.commands.evaluate_scans import evaluate_scans
+    from priorlens.commands.score_scans import of_scans, refuse_scans
 
-    cases = labelled_cases(dataset, group=group, manifest=manifest)
-    _require_masks(cases)
-
-    # Only now what takes seconds to import: a mask that does not fit is told at once.
-    from priorlens import evaluation
-    from priorlens.commands.model_card import write_card
-    from priorlens.commands.results import report, require_apart, write_scores
-    from priorlens.commands.terminal import print_table
-    from priorlens.commands.tested_verdicts import TestedVerdicts
-    from priorlens.detectors import load_detector
-    from priorlens.verdict_figures import verdict_table
-
-    require_apart(out, [dataset / "test", dataset / "ground_truth"])
     use_threads(threads)
-    detector = load_detector(model)
-    set_up(
-        detector,
-        rule=rule,
-        physics=physics,
-        noise=noise,
-        posterior=posterior,
-        recipe=recipe,
-        window=window,
-        block=block,
+    shared = Run(bootstrap, group, manifest, overwrite, overlays, page, planted)
+    if of_scans(model, physics, noise, posterior, recipe, window, block):
+        evaluate_scans(
+            model,
+            dataset,
+            out,
+            shared,
+            rule=rule and rule.value,
+            alpha=alpha,
+            procedure=fdr and fdr.value,
+            channels=channels,
+            modality=modality,
+            dicom=dicom,
+        )
+        return
+    refuse_scans(channels, modality, [dataset])
+    evaluate_images(
+        model,
+        dataset,
+        out,
+        shared,
+        judged={"alpha": alpha, "procedure": fdr},
+        setting={
+            "rule": rule,
+            "physics": physics,
+            "noise": noise,
+            "posterior": posterior,
+            "recipe": recipe,
+            "window": window,
+            "block": block,
+        },
     )
-    judge = judge_of(detector, model, alpha=alpha, procedure=fdr)
-    prepare_folder(out, overwrite=overwrite)
-    write_card(out, model, detector)
-    outcomes: list[Outcome] = []
-    verdicts = TestedVerdicts(judge, detector.provenance_)
-
-    def on_scored(scored: Scored, judgement: Judgement | None) -> None:
-        outcomes.append(_outcome(scored))
-        verdicts.add(scored)
-
-    patients = bool(group or manifest)
-    failed = write_scores(out, detector, cases, judge=judge, patients=patients, overlays=overlays, on_scored=on_scored)
-    metrics = evaluation.evaluate(outcomes, bootstrap=bootstrap)
-    facts = {"rule": detector.rule, "images_failed": failed, **_measured(detector), **verdicts.figures(bootstrap)}
-    facts |= {"planted": True} if planted or (dataset / "planted").is_file() else {}
-    write_json(out / "metrics.json", metrics | facts)
-    _write_curves(out, outcomes, min(bootstrap, 300))
-    print_table(evaluation.table(metrics))
-    if facts.get("verdicts", {}).get("alphas"):
-        print_table(verdict_table(facts["verdicts"]["alphas"]))
-    report(out, len(cases), failed, page=page)
-
-
-def _write_curves(out: Path, outcomes: Sequence[Outcome], bootstrap: int) -> None:
-    """As numbers and as a picture. Raises OutputError."""
-    from priorlens import evaluation
-    from priorlens.curves import curves_facts
-    from priorlens.outputs import write_json
-    from priorlens.plots import roc_pr_plot
-
-    curves = evaluation.curves(outcomes, bootstrap)
-    write_json(out / "curves.json", curves_facts(curves))
-    roc_pr_plot(curves, out / "roc_pr.png")
-
-
-def _measured(detector: AnoDODE | KLIPModel) -> dict[str, str]:
-    """How the images were measured, where that is said."""
-    text = getattr(detector, "measured_as_", None)
-    return {"physics": text} if text else {}
-
-
-def _require_masks(cases: Sequence[Case]) -> None:
-    """Read every mask before hours of scoring. Raises InputError."""
-    from priorlens.commands.terminal import progress_bar
-    from priorlens.errors import InputError
-    from priorlens.images import read_image, read_mask
-
-    masked = [(case.path, case.mask) for case in cases if case.mask]
-    with progress_bar("checking masks", len(masked)) as advance:
-        for path, mask in masked:
-            advance()
-            try:
-                _, height, width = read_image(path).pixels.shape
-            except InputError:
-                continue  # reported with the scores, as any image that cannot be read
-            read_mask(mask, (height, width))
-
-
-def _outcome(scored: Scored) -> Outcome:
-    """What the metrics need; healthy images without their map."""
-    import numpy as np
-
-    from priorlens.body import body_mask
-    from priorlens.datasets import HEALTHY
-    from priorlens.evaluation import Outcome
-
-    case = scored.case
-    if case.kind == HEALTHY:
-        return Outcome(case.name, case.kind, case.group, scored.anomaly)
-    grey = scored.image.pixels.mean(axis=0, dtype=np.float32)
-    return Outcome(case.name, case.kind, case.group, scored.anomaly, scored.anomaly_map, scored.mask, body_mask(grey))

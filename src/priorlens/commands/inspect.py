@@ -26,8 +26,9 @@ def inspect(
     """
     from priorlens.commands.model_card import model_facts
     from priorlens.detectors import load_detector
+    from priorlens.scan_model import ScanModel, is_scan_model
 
-    facts = model_facts(model, load_detector(model))
+    facts = model_facts(model, ScanModel.load(model) if is_scan_model(model) else load_detector(model))
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
     else:

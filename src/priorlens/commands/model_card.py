@@ -11,6 +11,7 @@ from priorlens.checkpoint import TENSORS, read_config
 from priorlens.detectors import setup_of
 from priorlens.errors import ModelError
 from priorlens.outputs import write_json
+from priorlens.scan_model import ScanModel, setup_of_scans
 
 if TYPE_CHECKING:
     from priorlens.anodode import AnoDODE
@@ -20,7 +21,7 @@ CARD = "model.json"
 SCHEMA = 1
 
 
-def model_facts(model: Path, detector: AnoDODE | KLIPModel) -> dict[str, Any]:
+def model_facts(model: Path, detector: AnoDODE | KLIPModel | ScanModel) -> dict[str, Any]:
     """How it was made, what it learned from, and on what each way of scoring is calibrated: plain data for JSON."""
     config = read_config(model)
     facts: dict[str, Any] = {name: config[name] for name in ("made", "run", "versions") if name in config}
@@ -30,12 +31,13 @@ def model_facts(model: Path, detector: AnoDODE | KLIPModel) -> dict[str, Any]:
     return facts
 
 
-def write_card(out: Path, model: Path, detector: AnoDODE | KLIPModel) -> None:
+def write_card(out: Path, model: Path, detector: AnoDODE | KLIPModel | ScanModel) -> None:
     """`model.json` beside results, with how it scored; of paths on this machine only their last part.
 
     Raises OutputError.
     """
-    facts = {"setup": setup_of(detector), **model_facts(model, detector)}
+    setup = setup_of_scans(detector) if isinstance(detector, ScanModel) else setup_of(detector)
+    facts = {"setup": setup, **model_facts(model, detector)}
     write_json(out / CARD, {"schema": SCHEMA, **_without_paths(facts)})
 
 

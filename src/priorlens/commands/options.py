@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -169,6 +170,19 @@ Page = Annotated[
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, metavar="N", help="CPU threads to use. Default: all cores.")
 ]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What `evaluate` was asked for, of images and scans alike."""
+
+    bootstrap: int
+    group: str | None
+    manifest: Path | None
+    overwrite: bool
+    overlays: bool
+    page: bool
+    planted: bool
 
 
 def use_threads(threads: int | None) -> None:

@@ -86,16 +86,21 @@ def write_scores(
     return sum(row[-1] != "" for row in rows)
 
 
-def report(out: Path, cases: int, failed: int, *, page: bool) -> None:
-    """The last words of a command that scored images, and with `page` a page of everything in `out`.
+def report(out: Path, cases: int, failed: int, *, page: bool, what: str = "images", left_out: int = 0) -> None:
+    """The last words of a command that scored `what`, and with `page` a page of everything in `out`.
+
+    left_out: files that were no case at all.
 
     Raises typer.Exit if some images could not be used, OutputError.
     """
     if page:
         write_page(out, out / PAGE)
-    typer.echo(f"{out}: {cases - failed} of {cases} images scored, see {out / SCORES}")
+    typer.echo(f"{out}: {cases - failed} of {cases} {what} scored, see {out / SCORES}")
     if failed:
-        warn(f"{out / SCORES}: {failed} of {cases} images could not be scored; repair or remove those with an error")
+        warn(f"{out / SCORES}: {failed} of {cases} {what} could not be scored; repair or remove those with an error")
+    if left_out:
+        warn(f"{out / 'left_out.csv'}: {left_out} files are left out, it says why")
+    if failed or left_out:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,15 +26,12 @@ from priorlens.commands.options import (
     Results,
     ScoringRule,
     Threads,
-    judge_of,
-    set_up,
     use_threads,
 )
+from priorlens.commands.scan_options import Channels, DicomOut, ModalityOf
 
 if TYPE_CHECKING:
-    from priorlens.datasets import Case
-    from priorlens.klip_model import KLIPModel
-    from priorlens.scoring import Failed, Scored
+    pass
 
 
 def score(
@@ -45,7 +41,8 @@ def score(
         list[Path] | None,
         typer.Argument(
             metavar="INPUT...",
-            help="Images, and folders of images (searched in depth); or, for klip, real measurements (.npz .h5 .cfl).",
+            help="Images, and folders of images (searched in depth); or, for models of scans, NIfTI files, DICOM "
+            "folders and folders of patients; or, for klip, real measurements (.npz .h5 .cfl).",
         ),
     ] = None,
     rule: ScoringRule = None,
@@ -60,6 +57,9 @@ def score(
     pixel_size: PixelSize = None,
     group: Group = None,
     manifest: Manifest = None,
+    channels: Channels = None,
+    modality: ModalityOf = None,
+    dicom: DicomOut = True,
     overwrite: Overwrite = False,
     overlays: Overlays = True,
     page: Page = True,
@@ -88,6 +88,15 @@ def score(
                      number of places that stand out, listed in regions.csv
       patients.csv   with --group or --manifest: the same for whole patients
 
+    \b
+    Of scans, where the model is one of scans:
+      maps/          NIfTI, on the scan's own grid
+      segmentations/ NIfTI, regions by number; regions.csv in millimetres
+      slices.csv     a line a slice: its index, its height in mm, its anomaly
+      dicom/         for DICOM series: parametric map, segmentation and
+                     structured report, which refer to the source
+      left_out.csv   files that belong to no scan that can be used, and why
+
     An anomaly score is no probability, and a p-value is not the probability of disease: see docs/verdicts.md. Without
     --alpha, what is outlined exceeds 99.5 % of the pixels of healthy images.
 
@@ -101,74 +110,48 @@ def score(
       priorlens score model --manifest list.csv --out results
       priorlens score klip-model new/ --physics ct:views=24 --out results
       priorlens score klip-model kspace.cfl --out results
+      priorlens score scan-model patient.nii.gz dicom-folder --out results
     """
-    from priorlens.datasets import find_cases, is_measurement
+    from priorlens.commands.score_images import score_images
+    from priorlens.commands.score_scans import of_scans, refuse_scans, score_scans
 
-    cases = find_cases(inputs or [], group=group, manifest=manifest)
-    measured = [is_measurement(case.path) for case in cases]
-    if any(measured) and not all(measured):
-        raise typer.BadParameter("some inputs are measurements and some are images; score them apart")
-
-    # Only now what takes seconds to import: a misspelt path is told at once.
-    from priorlens.commands.doubts import Doubts
-    from priorlens.commands.model_card import write_card
-    from priorlens.commands.results import report, require_apart, write_scores
-    from priorlens.detectors import load_detector
-    from priorlens.klip_model import KLIPModel
-    from priorlens.outputs import prepare_folder
-
-    require_apart(out, [path for path in inputs or [] if path.is_dir()])
     use_threads(threads)
-    detector = load_detector(model)
-    set_up(
-        detector,
-        rule=rule,
-        physics=physics,
-        noise=noise,
-        posterior=posterior,
-        recipe=recipe,
-        window=window,
-        block=block,
-        simulated=not any(measured),
-    )
-    klip = detector if isinstance(detector, KLIPModel) else None
-    if any(measured) and not klip:
-        raise typer.BadParameter("measurements are for models of method klip; give images")
-    results = _of_measurements(klip, cases, physics) if klip and any(measured) else None
-    judge = judge_of(detector, model, alpha=alpha, procedure=fdr, pixel_size=pixel_size)
-    prepare_folder(out, overwrite=overwrite)
-    write_card(out, model, detector)
-    doubts = Doubts(judge, detector.provenance_)
-    failed = write_scores(
+    if of_scans(model, physics, noise, posterior, recipe, window, block, pixel_size):
+        score_scans(
+            model,
+            out,
+            inputs or [],
+            rule=rule and rule.value,
+            alpha=alpha,
+            procedure=fdr and fdr.value,
+            channels=channels,
+            modality=modality,
+            group=group,
+            manifest=manifest,
+            overwrite=overwrite,
+            overlays=overlays,
+            dicom=dicom,
+            page=page,
+        )
+        return
+    refuse_scans(channels, modality, inputs or [])
+    score_images(
+        model,
         out,
-        detector,
-        cases,
-        judge=judge,
-        patients=bool(group or manifest),
-        results=results,
+        inputs or [],
+        judged={"alpha": alpha, "procedure": fdr, "pixel_size": pixel_size},
+        setting={
+            "rule": rule,
+            "physics": physics,
+            "noise": noise,
+            "posterior": posterior,
+            "recipe": recipe,
+            "window": window,
+            "block": block,
+        },
+        group=group,
+        manifest=manifest,
+        overwrite=overwrite,
         overlays=overlays,
-        on_scored=doubts.add,
+        page=page,
     )
-    doubts.tell()
-    report(out, len(cases), failed, page=page)
-
-
-def _of_measurements(detector: KLIPModel, cases: Sequence[Case], physics: str | None) -> Iterator[Scored | Failed]:
-    """What the detector says of real measurements, one after the other."""
-    import time
-
-    from priorlens.errors import InputError, WeightsError
-    from priorlens.measurement.files import read_measurement
-    from priorlens.measurement.physics import parse
-    from priorlens.scoring import Failed, Loaded, Scored
-
-    size = detector.preparation_.size
-    for case in cases:
-        try:
-            measurement = read_measurement(case.path, parse(physics) if physics else None, (size, size))
-            start = time.perf_counter()
-            image, scores = detector.score_measurement(measurement)
-        except (InputError, WeightsError) as error:
-            yield Failed(case, str(error))
-            continue
-        yield Scored.of(Loaded(case, image, None), scores, 0, time.perf_counter() - start)

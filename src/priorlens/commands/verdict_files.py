@@ -31,6 +31,16 @@ class Judged:
 
 def write_verdicts(out: Path, judge: Judge, judged: Sequence[Judged], patients: Sequence[str]) -> None:
     """`VERDICT_FILES`: regions where the judge has an alpha, `patients` where they are known. Raises OutputError."""
+    write_basis(out, judge)
+    if judge.alpha is not None:
+        centre = ("row", "column") if judge.affine is None else "xyz"[: len(judge.affine) - 1]
+        _write_regions(out / REGIONS, judged, [f"centre_{axis}" for axis in centre])
+    if patients:
+        _write_patients(out / PATIENTS, judge, judged, patients)
+
+
+def write_basis(out: Path, judge: Judge) -> None:
+    """What verdicts rest on: the calibration, in words and image by image. Raises OutputError."""
     calibration = judge.calibration
     write_json(
         out / VERDICTS,
@@ -44,11 +54,6 @@ def write_verdicts(out: Path, judge: Judge, judged: Sequence[Judged], patients: 
         },
     )
     _write_calibration(out / CALIBRATION, calibration)
-    if judge.alpha is not None:
-        centre = ("row", "column") if judge.affine is None else "xyz"[: len(judge.affine) - 1]
-        _write_regions(out / REGIONS, judged, [f"centre_{axis}" for axis in centre])
-    if patients:
-        _write_patients(out / PATIENTS, judge, judged, patients)
 
 
 def _write_calibration(path: Path, calibration: Calibration) -> None:

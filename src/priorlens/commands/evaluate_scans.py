@@ -1,0 +1,126 @@
+"""`priorlens evaluate` on scans: a model against scans whose lesions are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from priorlens.commands.options import Run
+from priorlens.commands.scan_options import Modality, channels_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Bool
+
+    from priorlens.commands.scan_results import ScoredScan
+    from priorlens.volume_figures import ScanOutcome
+
+
+def evaluate_scans(
+    folder: Path,
+    dataset: Path,
+    out: Path,
+    run: Run,
+    *,
+    rule: str | None,
+    alpha: float | None,
+    procedure: str | None,
+    channels: str | None,
+    modality: Modality | None,
+    dicom: bool,
+) -> None:
+    """Measure a model on scans with known truth; see `priorlens.commands.evaluate`."""
+    from priorlens.commands.score_scans import scan_channels
+    from priorlens.volumes.scans import labelled_scans
+
+    names = channels_of(channels) or scan_channels(folder)
+    scans, left_out = labelled_scans(dataset, channels=names, group=run.group, manifest=run.manifest)
+
+    from priorlens import volume_figures
+    from priorlens.commands import scan_scoring
+    from priorlens.commands.model_card import write_card
+    from priorlens.commands.results import report, require_apart
+    from priorlens.commands.scans_in import found_scans, write_left_out
+    from priorlens.commands.terminal import print_table
+    from priorlens.outputs import prepare_folder, write_json
+    from priorlens.scan_model import ScanModel
+
+    require_apart(out, [dataset])
+    model = ScanModel.load(folder)
+    if rule:
+        model.detector.rule = rule
+    judge = scan_scoring.judge_of_scans(model, folder, alpha, procedure)
+    prepare_folder(out, overwrite=run.overwrite)
+    write_left_out(out, left_out)
+    write_card(out, folder, model)
+    outcomes: list[ScanOutcome] = []
+
+    def on_scan(scored: ScoredScan, truth: Bool[np.ndarray, "i j k"] | None) -> None:
+        outcomes.append(_outcome(scored, truth))
+
+    failed = scan_scoring.score_scans(
+        out,
+        folder,
+        model,
+        found_scans(scans, left_out),
+        judge=judge,
+        modality=modality,
+        overlays=run.overlays,
+        dicom=dicom,
+        with_truth=True,
+        on_scan=on_scan,
+    )
+    metrics = volume_figures.evaluate_scans(outcomes, bootstrap=run.bootstrap)
+    facts = {"rule": model.detector.rule, "scans_failed": failed, "froc": _froc(outcomes)}
+    facts |= {"planted": True} if run.planted or (dataset / "planted").is_file() else {}
+    write_json(out / "metrics.json", metrics | facts)
+    print_table(volume_figures.scan_table(metrics))
+    report(out, len(scans), failed, page=run.page, what="scans", left_out=len(left_out))
+
+
+def _outcome(scored: ScoredScan, truth: Bool[np.ndarray, "i j k"] | None) -> ScanOutcome:
+    """What the figures need. A slice that was not looked at counts only where it holds a lesion: as the least."""
+    import numpy as np
+
+    from priorlens.datasets import HEALTHY
+    from priorlens.volume_figures import outcome_of
+
+    scan, scores = scored.scan, scored.scores
+    prepared = scores.prepared
+    by_slice = np.full(len(prepared.body), np.nan, np.float32)
+    if truth is not None:
+        by_slice[prepared.layout.to_stack(truth).any((1, 2))] = scores.slice_anomaly.min()
+    by_slice[[prepared.own_index(index) for index in scores.slices]] = scores.slice_anomaly
+    # A mask that holds nothing says that the scan is healthy, whatever its folder.
+    kind = HEALTHY if truth is not None and not truth.any() else scan.kind
+    return outcome_of(
+        name=scan.name,
+        group=scan.group,
+        kind=kind,
+        anomaly=scores.anomaly,
+        slice_anomaly=by_slice,
+        anomaly_map=scores.anomaly_map,
+        mask=truth,
+        body=scores.body,
+        affine=scored.volume.affine,
+        plane=prepared.preparation.plane,
+    )
+
+
+def _froc(outcomes: Sequence[ScanOutcome]) -> dict[str, dict[str, list[float]]]:
+    """The points of each kind's curve, without its first."""
+    from priorlens.datasets import HEALTHY
+    from priorlens.froc import froc
+
+    found = {}
+    for kind in sorted({outcome.kind for outcome in outcomes} - {HEALTHY}):
+        known = [one.candidates for one in outcomes if one.kind in (HEALTHY, kind) and one.candidates]
+        if any(scan.lesions for scan in known):
+            curve = froc(known)
+            found[kind] = {
+                "false_positives_per_scan": curve.false_positives_per_scan[1:].tolist(),
+                "sensitivity": curve.sensitivity[1:].tolist(),
+                "threshold": curve.thresholds[1:].tolist(),
+            }
+    return found

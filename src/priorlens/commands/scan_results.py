@@ -1,0 +1,170 @@
+"""What is written of scored scans: tables, maps in the scan's own format and grid, key pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from priorlens.commands.results import MAPS, OVERLAYS
+from priorlens.conformal import verdict_of
+from priorlens.outputs import prepare_folder, write_rows
+from priorlens.pictures import Called, overlay
+from priorlens.regions import Region
+from priorlens.result_folder import SCORES
+from priorlens.scan_model import ScanScores
+from priorlens.scores import HealthyStatistics
+from priorlens.verdicts import Judge, Judgement
+from priorlens.volumes.nifti import write_nifti
+from priorlens.volumes.scans import Scan
+from priorlens.volumes.volume import Volume, spacing_of
+
+SLICES, REGIONS = "slices.csv", "regions.csv"
+SEGMENTATIONS, DICOM = "segmentations", "dicom"
+
+SMALLEST = 100.0
+"""Volume in mm^3 of a region that is told where nothing is calibrated."""
+
+
+@dataclass(frozen=True)
+class ScoredScan:
+    """A scored scan, what is said of it, and the places that stand out in it.
+
+    regions, labels: by calibration where there is an alpha; else of more than 100 mm^3 above what 99.99 % of healthy
+    pixels stay below. seconds: to score it, without reading and writing.
+    """
+
+    scan: Scan
+    volume: Volume
+    scores: ScanScores
+    judgement: Judgement | None
+    regions: Sequence[Region]
+    labels: Int[np.ndarray, "i j k"]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class FailedScan:
+    """A scan that could not be used; `reason` is one line that names the file and the remedy."""
+
+    scan: Scan
+    reason: str
+
+
+def write_tables(out: Path, results: Sequence[ScoredScan | FailedScan], judge: Judge | None) -> None:
+    """A line a scan in `scores.csv`, a line a slice in `slices.csv`, a line a region in `regions.csv`."""
+    alpha = judge.alpha if judge else None
+    said = ["p_value"] if judge else []
+    said += ["verdict"] if alpha is not None else []
+    header = ["file", "patient", "anomaly", *said, "regions", "slices", "highest_slice", "highest_mm", "nfe", "seconds"]
+    write_rows(out / SCORES, [*header, "error"], [_row(one, said, alpha) for one in results])
+    scored = [one for one in results if isinstance(one, ScoredScan)]
+    lines = (line for one in scored for line in _slices(one))
+    write_rows(out / SLICES, ["file", "slice", "height_mm", "anomaly"], lines)
+    regions = (line for one in scored for line in _regions(one))
+    columns = ["file", "region", "unit", "centre_x", "centre_y", "centre_z", "size", "peak", "mean", "q_value"]
+    write_rows(out / REGIONS, columns, regions)
+
+
+def _row(one: ScoredScan | FailedScan, said: Sequence[str], alpha: float | None) -> list[str]:
+    file = one.scan.path.as_posix()
+    if isinstance(one, FailedScan):
+        return [file, one.scan.group, "", *[""] * len(said), *[""] * 6, one.reason]
+    scores, judgement = one.scores, one.judgement
+    verdict = []
+    if judgement:
+        verdict = [f"{judgement.p_value:.6g}"]
+        verdict += [verdict_of(judgement.p_value, alpha)] if alpha is not None else []
+    highest = int(np.argmax(scores.slice_anomaly))
+    place = [str(scores.slices[highest]), f"{scores.heights[highest]:.2f}"]
+    counts = [str(len(one.regions)), str(len(scores.slices))]
+    effort = [str(scores.nfe), f"{one.seconds:.3f}"]
+    return [file, one.scan.group, str(np.float32(scores.anomaly)), *verdict, *counts, *place, *effort, ""]
+
+
+def _slices(one: ScoredScan) -> list[Sequence[object]]:
+    scores = one.scores
+    rows = zip(scores.slices, scores.heights, scores.slice_anomaly, strict=True)
+    return [(one.scan.path.as_posix(), index, f"{height:.3f}", value) for index, height, value in rows]
+
+
+def _regions(one: ScoredScan) -> list[Sequence[object]]:
+    rows: list[Sequence[object]] = []
+    for number, region in enumerate(one.regions, 1):
+        centre = [f"{value:.2f}" for value in region.centre]
+        figures = [f"{value:.6g}" for value in (region.size, region.peak, region.mean)]
+        q_value = "" if math.isnan(region.q_value) else f"{region.q_value:.6g}"
+        rows.append([one.scan.path.as_posix(), number, region.unit, *centre, *figures, q_value])
+    return rows
+
+
+def write_images(
+    out: Path,
+    one: ScoredScan,
+    healthy: HealthyStatistics,
+    judge: Judge | None,
+    truth: Bool[np.ndarray, "i j k"] | None,
+    *,
+    overlays: bool,
+) -> None:
+    """The map, regions if there are some, both on the scan's own grid, and the key picture. Raises OutputError."""
+    path = out / MAPS / f"{one.scan.name}.nii.gz"
+    prepare_folder(path.parent, overwrite=True)
+    write_nifti(path, one.scores.anomaly_map, one.volume)
+    labels = out / SEGMENTATIONS / f"{one.scan.name}.nii.gz"
+    if one.regions:
+        prepare_folder(labels.parent, overwrite=True)
+        write_nifti(labels, one.labels, one.volume)
+    if overlays:
+        _write_overlay(out / OVERLAYS / f"{one.scan.name}.png", one, healthy, judge, truth)
+
+
+def _write_overlay(
+    path: Path,
+    one: ScoredScan,
+    healthy: HealthyStatistics,
+    judge: Judge | None,
+    truth: Bool[np.ndarray, "i j k"] | None,
+) -> None:
+    """Of the slice that scores highest, with square pixels."""
+    prepare_folder(path.parent, overwrite=True)
+    scores, prepared = one.scores, one.scores.prepared
+    highest = int(np.argmax(scores.slice_anomaly))
+    own = scores.slices[highest]
+    index = prepared.own_index(own)  # its own inverse
+    _, rows, columns = spacing_of(prepared.affine)
+
+    def plane(values: np.ndarray, order: int) -> np.ndarray:
+        return _square(prepared.layout.to_stack(values)[index], rows, columns, order)
+
+    pixels = np.stack([_square(channel, rows, columns, 1) for channel in prepared.stack[:, index]])
+    called = None
+    if judge and one.judgement:
+        regions = None if judge.alpha is None else plane(one.labels, 0) > 0
+        called = Called(one.judgement.p_value, regions, judge.alpha)
+    overlay(
+        pixels[:1].astype(np.float32),
+        plane(scores.anomaly_map, 1).astype(np.float32),
+        path,
+        name=f"{one.scan.name}, slice {own}",
+        anomaly=scores.anomaly,
+        low=healthy.map_low,
+        high=healthy.map_high,
+        threshold=healthy.threshold,
+        truth=None if truth is None else plane(truth, 0) > 0,
+        called=called,
+    )
+
+
+def _square(plane: np.ndarray, rows: float, columns: float, order: int) -> np.ndarray:
+    """A slice with pixels as wide as high, as small as the smaller side was."""
+    from scipy.ndimage import zoom
+
+    finest = min(rows, columns)
+    if max(rows, columns) / finest < 1.01:
+        return np.ascontiguousarray(plane)
+    return zoom(plane.astype(np.float32), (rows / finest, columns / finest), order=order)

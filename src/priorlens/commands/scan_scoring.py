@@ -1,0 +1,184 @@
+"""Scans through a model, one after the other, into a results folder: what `score` and `evaluate` share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+
+from priorlens.calibration import calibrated_setups, model_hash, read_calibration
+from priorlens.commands.results import MAPS, OVERLAYS
+from priorlens.commands.scan_options import Modality
+from priorlens.commands.scan_results import (
+    DICOM,
+    REGIONS,
+    SEGMENTATIONS,
+    SLICES,
+    SMALLEST,
+    FailedScan,
+    ScoredScan,
+    write_images,
+    write_tables,
+)
+from priorlens.commands.scans_in import read_as
+from priorlens.commands.terminal import progress_bar, warn
+from priorlens.commands.verdict_files import VERDICT_FILES, write_basis
+from priorlens.errors import InputError, OutputError
+from priorlens.outputs import prepare_folder
+from priorlens.provenance import patient_fingerprint
+from priorlens.regions import regions_above
+from priorlens.report.book import PAGE, discard_report
+from priorlens.report.facts import CURVES, METRICS
+from priorlens.result_folder import SCORES, SPECTRUM
+from priorlens.scan_model import ScanModel, setup_of_scans
+from priorlens.verdicts import Judge
+from priorlens.volumes.dicom_files import Series
+from priorlens.volumes.dicom_map import write_parametric_map
+from priorlens.volumes.dicom_report import ScanFigures, write_measurements
+from priorlens.volumes.dicom_result import MadeBy
+from priorlens.volumes.dicom_segmentation import write_segmentation
+from priorlens.volumes.reading import read_lesions
+from priorlens.volumes.scans import Scan
+
+OnScan = Callable[[ScoredScan, Bool[np.ndarray, "i j k"] | None], None]
+
+
+def judge_of_scans(model: ScanModel, folder: Path, alpha: float | None, procedure: str | None) -> Judge | None:
+    """What judges scans by the model's calibration; None where there is none, and no alpha.
+
+    Raises InputError for verdicts that cannot be given, ModelError for a calibration of another version of the model.
+    """
+    setup = setup_of_scans(model)
+    calibration = read_calibration(folder, setup)
+    if calibration is None:
+        known = "; ".join(calibrated_setups(folder))
+        line = f"{folder}: is not calibrated for {setup}" + (f" (only for {known})" if known else "")
+        if alpha is not None:
+            raise InputError(f"{line}; run priorlens calibrate {folder} HEALTHY, or leave --alpha out")
+        warn(f"{line}; run priorlens calibrate {folder} HEALTHY for p-values")
+        return None
+    try:
+        return Judge(calibration, alpha, procedure or "bh")  # type: ignore[arg-type]
+    except InputError as error:
+        raise InputError(f"{folder}: {error}") from None
+
+
+def score_scans(
+    out: Path,
+    folder: Path,
+    model: ScanModel,
+    scans: Sequence[Scan],
+    *,
+    judge: Judge | None,
+    modality: Modality | None,
+    overlays: bool,
+    dicom: bool,
+    with_truth: bool = False,
+    on_scan: OnScan = lambda scored, truth: None,
+) -> int:
+    """Score `scans` of the model in `folder` into `out`, and tell `on_scan` of each; how many could not be used.
+
+    Those are named on stderr and in the table. Whatever stops it, Ctrl-C included, the tables of what was done are
+    written. Raises OutputError.
+    """
+    _remove_earlier(out, scans)
+    made_by = MadeBy(model.describe()["method"], folder.resolve().name, model_hash(folder))
+    results: list[ScoredScan | FailedScan] = []
+    try:
+        with progress_bar("scoring scans", len(scans)) as advance:
+            for scan in scans:
+                try:
+                    scored = _scored(model, scan, judge, modality)
+                    truth = read_lesions(scan, scored.volume) if with_truth and scan.mask else None
+                except InputError as error:
+                    warn(str(error))
+                    results.append(FailedScan(scan, str(error)))
+                else:
+                    write_images(out, scored, model.healthy_, judge, truth, overlays=overlays)
+                    if dicom:
+                        _write_dicom(out, scored, model, made_by)
+                    on_scan(scored, truth)
+                    results.append(_light(scored))
+                advance()
+    except KeyboardInterrupt:
+        done = f"{out / SCORES}: stopped after {len(results)} of {len(scans)} scans"
+        raise KeyboardInterrupt(f"{done}; add --overwrite to score them all") from None
+    finally:
+        write_tables(out, results, judge)
+        if judge:
+            write_basis(out, judge)
+    return sum(isinstance(one, FailedScan) for one in results)
+
+
+def _scored(model: ScanModel, scan: Scan, judge: Judge | None, modality: Modality | None) -> ScoredScan:
+    """Raises InputError."""
+    volume = read_as(scan, modality)
+    start = time.perf_counter()
+    scores = model.score(volume)
+    seconds = time.perf_counter() - start
+    if judge:
+        own = replace(judge, affine=volume.affine)
+        judgement = own.judge(scores.anomaly, scores.anomaly_map)
+        if patient_fingerprint(scan.group) in model.provenance_.patients | frozenset(judge.calibration.patients):
+            warn(f"{scan.path}: the model was fitted to or calibrated on this patient; its p-value means nothing")
+        if judge.alpha is not None:
+            return ScoredScan(scan, volume, scores, judgement, judgement.regions, judgement.labels, seconds)
+    else:
+        judgement = None
+    regions, labels = regions_above(scores.anomaly_map, model.healthy_.map_high, volume.affine, SMALLEST)
+    return ScoredScan(scan, volume, scores, judgement, regions, labels, seconds)
+
+
+def _light(one: ScoredScan) -> ScoredScan:
+    """Without what takes memory: only the tables are still to be written of it."""
+    empty = np.zeros((0, 0, 0), np.int32)
+    volume = replace(one.volume, voxels=one.volume.voxels[:, :0])
+    judgement = one.judgement and replace(one.judgement, labels=empty)
+    stripped = replace(one.scores.prepared, volume=volume, stack=empty[None].astype(np.float32), body=empty > 0)
+    scores = replace(one.scores, anomaly_map=empty.astype(np.float32), body=empty > 0, prepared=stripped)
+    return replace(one, volume=volume, scores=scores, judgement=judgement, labels=empty)
+
+
+def _write_dicom(out: Path, one: ScoredScan, model: ScanModel, made_by: MadeBy) -> None:
+    """Map, segmentation and measurements of a DICOM series; a series they cannot refer to is named on stderr."""
+    series = next((source for source in one.scan.sources if isinstance(source, Series)), None)
+    if series is None:
+        return
+    place = prepare_folder(out / DICOM / one.scan.name, overwrite=True)
+    healthy = model.healthy_
+    try:
+        ends = (healthy.map_low, healthy.map_high)
+        write_parametric_map(place / "map.dcm", series, one.scores.anomaly_map, made_by, ends)
+        segmentation = write_segmentation(place / "segmentation.dcm", series, one.labels, one.regions, made_by)
+        if segmentation.warning:
+            warn(segmentation.warning)
+        p_value = one.judgement.p_value if one.judgement else None
+        figures = ScanFigures(one.scores.anomaly, p_value)
+        write_measurements(place / "measurements.dcm", series, segmentation.path, one.regions, figures, made_by)
+    except InputError as error:
+        warn(str(error))
+
+
+def _remove_earlier(out: Path, scans: Sequence[Scan]) -> None:
+    """What an earlier run wrote under the names of this one, lest it be taken for a result of this one."""
+    discard_report(out / PAGE)
+    for path in _results_of(out, scans):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be replaced ({error.strerror}); choose another --out") from error
+
+
+def _results_of(out: Path, scans: Sequence[Scan]) -> Iterator[Path]:
+    for name in (SCORES, SPECTRUM, METRICS, CURVES, SLICES, REGIONS, *VERDICT_FILES):
+        yield out / name
+    for scan in scans:
+        yield out / MAPS / f"{scan.name}.nii.gz"
+        yield out / SEGMENTATIONS / f"{scan.name}.nii.gz"
+        yield out / OVERLAYS / f"{scan.name}.png"
+        for name in ("map", "segmentation", "measurements"):
+            yield out / DICOM / scan.name / f"{name}.dcm"

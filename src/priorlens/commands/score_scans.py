@@ -1,0 +1,97 @@
+"""`priorlens score` on scans: new scans in; a score, a map on the scan's own grid and a picture of each out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from priorlens.commands.scan_options import Modality, channels_of
+
+
+def score_scans(
+    folder: Path,
+    out: Path,
+    inputs: Sequence[Path],
+    *,
+    rule: str | None,
+    alpha: float | None,
+    procedure: str | None,
+    channels: str | None,
+    modality: Modality | None,
+    group: str | None,
+    manifest: Path | None,
+    overwrite: bool,
+    overlays: bool,
+    dicom: bool,
+    page: bool,
+) -> None:
+    """Say how abnormal scans are, and where; see `priorlens.commands.score`."""
+    from priorlens.volumes.scans import find_scans
+
+    names = channels_of(channels) or scan_channels(folder)
+    scans, left_out = find_scans(list(inputs), channels=names, group=group, manifest=manifest)
+
+    from priorlens.commands import scan_scoring
+    from priorlens.commands.model_card import write_card
+    from priorlens.commands.results import report, require_apart
+    from priorlens.commands.scans_in import found_scans, write_left_out
+    from priorlens.outputs import prepare_folder
+    from priorlens.scan_model import ScanModel
+
+    require_apart(out, [path for path in inputs if path.is_dir()])
+    model = ScanModel.load(folder)
+    if rule:
+        model.detector.rule = rule
+    judge = scan_scoring.judge_of_scans(model, folder, alpha, procedure)
+    prepare_folder(out, overwrite=overwrite)
+    write_left_out(out, left_out)
+    write_card(out, folder, model)
+    failed = scan_scoring.score_scans(
+        out,
+        folder,
+        model,
+        found_scans(scans, left_out),
+        judge=judge,
+        modality=modality,
+        overlays=overlays,
+        dicom=dicom,
+    )
+    report(out, len(scans), failed, page=page, what="scans", left_out=len(left_out))
+
+
+def scan_channels(folder: Path) -> list[str] | None:
+    """Names of the channels that a model was fitted to; None where it takes scans of whatever name."""
+    from priorlens.checkpoint import read_config
+    from priorlens.scan_model import SCANS
+
+    known = [str(name) for name in read_config(folder)[SCANS].get("channels", [])]
+    return known if all(known) and known else None
+
+
+def of_scans(model: Path, *of_images: object) -> bool:
+    """Whether a model is one of scans. Raises typer.BadParameter where options that only images have were given too.
+
+    of_images: what --physics, --noise, --posterior, --recipe, --window, --block and --pixel-size say.
+    """
+    from priorlens.scan_model import is_scan_model
+
+    if not is_scan_model(model):
+        return False
+    if any(value is not None for value in of_images):
+        names = "--physics, --noise, --posterior, --recipe, --window, --block and --pixel-size"
+        raise typer.BadParameter(f"{names} are for models of images, this is one of scans; leave them out")
+    return True
+
+
+def refuse_scans(channels: str | None, modality: Modality | None, inputs: Sequence[Path]) -> None:
+    """Raises typer.BadParameter for options of scans, InputError for scans, where the model is one of images."""
+    from priorlens.errors import InputError
+    from priorlens.volumes.scans import is_scan_path
+
+    if channels is not None or modality is not None:
+        raise typer.BadParameter("--channels and --modality are for models of scans, this is one of images")
+    for path in inputs:
+        if is_scan_path(path):
+            raise InputError(f"{path}: is or holds a scan, this model is one of images; fit one on scans")

@@ -1,0 +1,176 @@
+"""A model of whole scans: a detector of slices, or of cubes, and how scans become these."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64
+
+from priorlens import cube_model
+from priorlens.anodode import AnoDODE
+from priorlens.checkpoint import read_config
+from priorlens.cube_model import CubeModel
+from priorlens.detectors import load_detector, setup_of
+from priorlens.errors import InputError, ModelError
+from priorlens.klip_model import KLIPModel
+from priorlens.provenance import Provenance, image_fingerprint
+from priorlens.scores import HealthyStatistics
+from priorlens.volumes.scan_preparation import Prepared, ScanPreparation
+from priorlens.volumes.volume import Volume
+
+SCANS = "scans"
+"""Where a model's `config.json` keeps how scans are prepared; models of images have no such entry."""
+
+HIGHEST = 0.05
+"""Share of a scan's slices whose mean is its anomaly: those that score highest."""
+
+PEAKS = 0.02
+"""Share of a slice's body whose mean is its anomaly, where the detector tells none: where the map is highest."""
+
+
+@dataclass(frozen=True)
+class ScanScores:
+    """What a model says of one scan; higher is more abnormal.
+
+    anomaly: mean over the slices that score highest, a twentieth of them. anomaly_map: on the scan's own grid; what
+    is usual, outside the body and in slices not looked at. slices, slice_anomaly, heights: those looked at, by their
+    index along the scan's own axis `axis`, and millimetres along the scanner axis that the plane is named after. body:
+    where the patient is. prepared: the scan as the model saw it. nfe: network evaluations.
+    """
+
+    anomaly: float
+    anomaly_map: Float32[np.ndarray, "i j k"]
+    axis: int
+    slices: tuple[int, ...]
+    slice_anomaly: Float32[np.ndarray, " slice"]
+    heights: Float64[np.ndarray, " slice"]
+    body: Bool[np.ndarray, "i j k"]
+    prepared: Prepared
+    nfe: int
+
+
+class ScanModel:
+    """How scans are prepared, and the fitted detector that sees them.
+
+    detector: of images, for slices (`preparation.dimensions` 2d or 2.5d); or of cubes (3d).
+    """
+
+    def __init__(self, preparation: ScanPreparation, detector: AnoDODE | KLIPModel | CubeModel) -> None:
+        self.preparation = preparation
+        self.detector = detector
+
+    @property
+    def healthy_(self) -> HealthyStatistics:
+        """Of the detector's slices or cubes, as it is set up."""
+        found = self.detector.healthy_
+        if found is None:
+            raise InputError("what is usual was not learned for this rule and measurement; choose the model's own")
+        return found
+
+    @property
+    def provenance_(self) -> Provenance:
+        """Of the slices or cubes of the fit, and of whom they are."""
+        return self.detector.provenance_
+
+    def met(self, volume: Volume) -> str:
+        """Why a scan is no new one: the model was fitted to a slice of it. Empty where it has met none.
+
+        Raises InputError as `score`. Models of cubes, which are drawn at random, cannot tell.
+        """
+        if isinstance(self.detector, CubeModel):
+            return ""
+        prepared = self.preparation.prepare(volume)
+        seen = (image_fingerprint(image) for image in prepared.images(prepared.looked_at()))
+        return (
+            "the model was fitted to slices of this scan" if any(one in self.provenance_.images for one in seen) else ""
+        )
+
+    def score(self, volume: Volume) -> ScanScores:
+        """What the model says of one scan.
+
+        Raises:
+            InputError: a scan of other channels or units than those of the fit, or in which there is nothing to see.
+        """
+        prepared = self.preparation.prepare(volume)
+        slices = prepared.looked_at()
+        if not slices:
+            raise InputError(f"{volume.path}: shows no slice with enough of a body; give scans like those of the fit")
+        usual = self.healthy_.map_low
+        if isinstance(self.detector, CubeModel):
+            cubes = prepared.cubes()
+            anomaly_map = prepared.map_of_cubes(self.detector.score(cubes), usual)
+            by_slice, nfe = _peaks(prepared, anomaly_map, slices), self.detector.nfe_ * len(cubes)
+        else:
+            found = self.detector.score(prepared.images(slices))
+            anomaly_map = prepared.map_of(slices, found.anomaly_map, usual)
+            by_slice = found.anomaly.reshape(len(slices), -1).max(axis=1)
+            nfe = found.nfe * len(found.anomaly)
+        return ScanScores(
+            anomaly=_highest(by_slice),
+            anomaly_map=anomaly_map,
+            axis=prepared.layout.axes[0],
+            slices=tuple(prepared.own_index(index) for index in slices),
+            slice_anomaly=by_slice.astype(np.float32),
+            heights=prepared.heights[slices],
+            body=prepared.layout.from_stack(prepared.body),
+            prepared=prepared,
+            nfe=nfe,
+        )
+
+    def save(self, folder: Path, *, facts: Mapping[str, Any] | None = None) -> None:
+        """Write the model's folder; `facts` go into its config. Raises OutputError."""
+        self.detector.save(folder, facts={**(facts or {}), SCANS: dataclasses.asdict(self.preparation)})
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str | None = None) -> ScanModel:
+        """Read a model's folder.
+
+        Raises:
+            ModelError: it is missing, truncated, foreign or newer, or of images. WeightsError: as `load_detector`.
+        """
+        config = read_config(folder)
+        if SCANS not in config:
+            raise ModelError(f"{folder}: is a model of images, not of scans; fit one on scans, or give images")
+        try:
+            preparation = ScanPreparation.restored(config[SCANS])
+        except (InputError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"{folder}: its config does not say how scans are prepared; fit again") from error
+        if config["method"] == cube_model.METHOD:
+            return cls(preparation, CubeModel.load(folder, device=device))
+        return cls(preparation, load_detector(folder, device=device))
+
+    def describe(self) -> dict[str, Any]:
+        """What was learned, on what, and how scans are prepared: plain data for JSON."""
+        return {**self.detector.describe(), SCANS: dataclasses.asdict(self.preparation)}
+
+
+def setup_of_scans(model: ScanModel) -> str:
+    """All that may be chosen of how scans are scored, in one line, as `priorlens.detectors.setup_of`."""
+    return f"{setup_of(model.detector)}, scans"
+
+
+def is_scan_model(folder: Path) -> bool:
+    """Whether a model's folder holds a model of scans. Raises ModelError as `read_config`."""
+    return SCANS in read_config(folder)
+
+
+def _highest(by_slice: Float32[np.ndarray, " slice"]) -> float:
+    count = max(1, round(HIGHEST * len(by_slice)))
+    return float(np.sort(by_slice)[-count:].mean(dtype=np.float64))
+
+
+def _peaks(
+    prepared: Prepared, anomaly_map: Float32[np.ndarray, "i j k"], slices: Sequence[int]
+) -> Float32[np.ndarray, " slice"]:
+    stack = prepared.layout.to_stack(anomaly_map)
+    found = []
+    for index in slices:
+        values = stack[index][prepared.body[index]]
+        count = max(1, round(PEAKS * values.size))
+        found.append(np.partition(values, -count)[-count:].mean())
+    return np.array(found, np.float32)

@@ -1,0 +1,220 @@
+"""NIfTI in and out: a scan, its lesion mask, and maps and labels that overlay it exactly."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedIOBase
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Integer
+
+from priorlens.errors import InputError
+from priorlens.outputs import atomic_write
+from priorlens.volumes.damage import reading
+from priorlens.volumes.nifti_header import (
+    Header,
+    affine_of,
+    read_header,
+    scaling_of,
+    shape_of,
+    stored_type,
+    voxel_offset,
+)
+from priorlens.volumes.volume import (
+    Volume,
+    corner_shift,
+    lesions_on,
+    looks_like_hounsfield,
+    require_finite,
+    require_voxels,
+)
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+"""What is read; upper case does as well."""
+
+SAME_PLACE = 0.01
+"""Millimetres within which a written map lies on its scan."""
+
+_CHUNK = 2**24
+_MAX_SURPLUS = 2**20
+"""Bytes after the last voxel that are still taken for padding."""
+
+_MAX_DEFLATION = 1032
+"""Bytes that one compressed byte can stand for in gzip at most."""
+
+_FAST = 1
+"""gzip's level: at 6 a map of noise takes ten times as long and is hardly smaller."""
+
+
+def read_nifti(path: Path) -> Volume:
+    """Read one scan; intensities are rescaled as the header says, lengths are in millimetres.
+
+    Units are Hounsfield where `looks_like_hounsfield`, for NIfTI does not tell. Which of sform and qform counts, and
+    what a file without either means, see `affine_of`.
+
+    Raises:
+        InputError: missing, empty, truncated, not NIfTI, a .hdr/.img pair, RGB or complex, not of three axes, of none
+            or more than `MAX_VOXELS` voxels, with nan or infinite voxels, constant, on a slanted grid, or with sform
+            and qform that disagree.
+    """
+    voxels, affine, stored = _read(path)
+    require_voxels(voxels, path)
+    units = "HU" if looks_like_hounsfield(voxels, stored) else "arbitrary"
+    return Volume(voxels[None], affine, units, path)  # type: ignore[arg-type]
+
+
+def read_mask(path: Path, like: Volume) -> Bool[np.ndarray, "i j k"]:
+    """Read the lesion mask of a scan: True where it is above 0, whatever the label. All 0 is no lesion.
+
+    Raises:
+        InputError: as `read_nifti` (but a mask may be constant), or its shape or place is not the scan's.
+    """
+    labels, affine, _ = _read(path)
+    require_finite(labels, path)
+    return lesions_on(labels, affine, path, like)
+
+
+def write_nifti(path: Path, values: Float32[np.ndarray, "i j k"] | Integer[np.ndarray, "i j k"], like: Volume) -> None:
+    """Write a map (float32) or labels (int16) of a scan as .nii.gz, whole or not at all; equal content, equal bytes.
+
+    Where the scan was a NIfTI file, and still is there, sform, qform, their codes and voxel sizes are that file's, bit
+    for bit, so that every viewer puts both in one place, whichever it goes by. Else sform is the scan's affine, and
+    qform too where a rotation can express it.
+
+    Raises:
+        OutputError: the file cannot be written.
+        ValueError: another suffix, another shape than the scan's, or labels beyond 16 bits.
+    """
+    if not path.name.endswith(".nii.gz") or values.shape != like.shape:
+        raise ValueError(f"{path}: {values.shape} values for a scan of {like.shape} as .nii.gz")
+    if values.dtype.kind in "iu":
+        if values.size and not -(2**15) <= int(values.min()) <= int(values.max()) < 2**15:
+            raise ValueError(f"{path}: labels of {values.min()} to {values.max()} do not fit 16 bits")
+        values = values.astype("<i2")
+    else:
+        values = values.astype("<f4")
+    source = _header_of_source(like)
+    header = _placed_by_affine(like) if source is None else _placed_as(source)
+    header.set_data_shape(values.shape)
+    header.set_data_dtype(values.dtype)
+    header["magic"] = header.single_magic
+    header["vox_offset"] = header.single_vox_offset
+    header["scl_slope"], header["scl_inter"] = 1, 0
+    header["descrip"] = b"priorlens"
+    with (
+        atomic_write(path) as file,
+        # No name and no time, which would make the bytes of equal maps differ.
+        gzip.GzipFile("", "wb", compresslevel=_FAST, fileobj=file, mtime=0) as packed,
+    ):
+        packed.write(header.binaryblock + bytes(4))  # four bytes: no extensions
+        for k in range(values.shape[2]):
+            packed.write(values[:, :, k].tobytes(order="F"))
+
+
+def _read(path: Path) -> tuple[Float32[np.ndarray, "i j k"], Float64[np.ndarray, "4 4"], np.dtype]:
+    """Intensities, affine, and the type of the stored numbers."""
+    with _opened(path) as file:
+        header = read_header(file, path)
+        shape, stored = shape_of(header, path), stored_type(header, path)
+        affine = affine_of(header, shape, path)
+        raw = _read_voxels(file, header, shape, stored, path)
+        return _rescaled(raw, scaling_of(header)), affine, stored
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BufferedIOBase]:
+    """The file's content, unpacked as it is read. What it makes fail becomes InputError."""
+    name = path.name.lower()
+    if name.endswith((".hdr", ".img", ".hdr.gz", ".img.gz")):
+        raise InputError(f"{path}: is half of a .hdr/.img pair; convert the pair to one .nii.gz")
+    if not name.endswith(NIFTI_SUFFIXES):
+        raise InputError(f"{path}: is not one of {' '.join(NIFTI_SUFFIXES)}; convert it to one of these")
+    with reading(path), open(path, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        if packed and name.endswith(".nii"):
+            raise InputError(f"{path}: is compressed with gzip; rename it to {path.name}.gz")
+        if not packed and name.endswith(".gz"):
+            raise InputError(f"{path}: is not compressed with gzip; export it again, or rename it to {path.name[:-3]}")
+        yield gzip.GzipFile(fileobj=file, mode="rb") if packed else file
+
+
+def _read_voxels(
+    file: BufferedIOBase, header: Header, shape: tuple[int, int, int], stored: np.dtype, path: Path
+) -> np.ndarray:
+    """As stored, of `shape`. No memory is taken for more than the file can hold, nor more unpacked than it claims."""
+    count = shape[0] * shape[1] * shape[2] * stored.itemsize
+    size = path.stat().st_size
+    held = size * _MAX_DEFLATION if path.name.lower().endswith(".gz") else size - voxel_offset(header, path)
+    if held < count:
+        raise _cut_off(path)
+    file.seek(voxel_offset(header, path))
+    content = np.empty(count, np.uint8)
+    filled = 0
+    while filled < count:
+        chunk = file.read(min(_CHUNK, count - filled))
+        if not chunk:
+            raise _cut_off(path)
+        content[filled : filled + len(chunk)] = np.frombuffer(chunk, np.uint8)
+        filled += len(chunk)
+    # To the end, for there gzip compares its checksum.
+    if len(file.read(_MAX_SURPLUS + 1)) > _MAX_SURPLUS:
+        raise InputError(f"{path}: holds far more than the {count} bytes its header claims; export it again")
+    return content.view(stored).reshape(shape, order="F")
+
+
+def _rescaled(raw: np.ndarray, scaling: tuple[float, float] | None) -> Float32[np.ndarray, "i j k"]:
+    voxels = np.empty(raw.shape, np.float32, order="F")
+    slope, intercept = scaling or (1.0, 0.0)
+    with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+        for k in range(raw.shape[2]):  # slice by slice: float64 of a whole scan would take three times its memory
+            plane = raw[..., k]
+            voxels[..., k] = plane if scaling is None else plane.astype(np.float64) * slope + intercept
+    return voxels
+
+
+def _cut_off(path: Path) -> InputError:
+    return InputError(f"{path}: is truncated, it ends before its last voxel; export it again or leave it out")
+
+
+def _header_of_source(like: Volume) -> Header | None:
+    """Of the NIfTI file that the scan was read from; None where it was no such file or has changed since."""
+    if not like.path.name.lower().endswith(NIFTI_SUFFIXES):
+        return None
+    try:
+        with _opened(like.path) as file:
+            header = read_header(file, like.path)
+            shape = shape_of(header, like.path)
+            affine = affine_of(header, shape, like.path)
+    except InputError:
+        return None
+    return header if shape == like.shape and corner_shift(affine, like.affine, shape) < SAME_PLACE else None
+
+
+def _placed_as(source: Header) -> Header:
+    """A new header that puts voxels where `source` does, by the same numbers."""
+    header = type(source)()
+    fields = ["sform_code", "qform_code", "quatern_b", "quatern_c", "quatern_d"]
+    fields += ["qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"]
+    for field in fields:
+        header[field] = source[field]
+    header["pixdim"][:4] = source["pixdim"][:4]
+    header["xyzt_units"] = int(source["xyzt_units"]) & 7  # of length; a map has no time
+    return header
+
+
+def _placed_by_affine(like: Volume) -> Header:
+    """A new header in scanner coordinates; the qform is left out where no rotation expresses the affine."""
+    from nibabel import Nifti1Header, Nifti2Header
+
+    header = (Nifti1Header if max(like.shape) < 2**15 else Nifti2Header)()
+    header.set_data_shape(like.shape)
+    header.set_xyzt_units("mm")
+    header.set_sform(like.affine, code=1)
+    header.set_qform(like.affine, code=1, strip_shears=True)
+    if corner_shift(header.get_qform(), like.affine, like.shape) >= SAME_PLACE:
+        header["qform_code"] = 0
+    return header
