@@ -112,6 +112,14 @@ def model_hash(folder: Path) -> str:
         raise ModelError(f"{folder / TENSORS}: cannot be read; copy the whole model folder, or fit again") from error
 
 
+def described(calibration: Calibration, what: str = "images") -> str:
+    """What a calibration is worth, in one line; `what` it is of."""
+    return (
+        f"calibrated ({calibration.setup}) on {len(calibration.images)} healthy {what} of "
+        f"{calibration.patient_count} patients: p-values down to {calibration.smallest_p_value:.2g}"
+    )
+
+
 def write_calibration(folder: Path, calibration: Calibration) -> Path:
     """Into the model's folder, in place of an earlier one of the same setup; its path. Raises OutputError."""
     path = _path(folder, calibration.setup)

@@ -72,6 +72,14 @@ class ScanModel:
             raise InputError("what is usual was not learned for this rule and measurement; choose the model's own")
         return found
 
+    def choose(self, rule: str | None) -> None:
+        """Set the rule; None leaves the model's own. Raises InputError for one that the detector does not have."""
+        if rule is None:
+            return
+        if isinstance(self.detector, CubeModel):
+            raise InputError(f"{rule}: models of cubes have one rule only, {self.detector.rule}; leave --rule out")
+        self.detector.rule = rule
+
     @property
     def provenance_(self) -> Provenance:
         """Of the slices or cubes of the fit, and of whom they are."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +24,7 @@ from priorlens.commands.options import (
     set_up,
     use_threads,
 )
+from priorlens.commands.scan_options import Channels, ModalityOf
 
 if TYPE_CHECKING:
     from priorlens.anodode import AnoDODE
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 def calibrate(
     model: Model,
     healthy: Annotated[
-        Path, typer.Argument(metavar="HEALTHY", help="Folder of healthy images that the model was not fitted to.")
+        Path,
+        typer.Argument(metavar="HEALTHY", help="Folder of healthy images, or scans, that the model was not fitted to."),
     ],
     rule: ScoringRule = None,
     physics: Physics = None,
@@ -47,6 +49,8 @@ def calibrate(
     block: Block = None,
     group: Group = None,
     manifest: Manifest = None,
+    channels: Channels = None,
+    modality: ModalityOf = None,
     threads: Threads = None,
 ) -> None:
     """Calibrate verdicts on healthy images that the model has never met.
@@ -65,11 +69,28 @@ def calibrate(
       priorlens calibrate model more-healthy/ --group '^(\\d+)_'
       priorlens calibrate klip-model more-healthy/ --physics ct:views=24
     """
+    from priorlens.commands.calibrate_scans import calibrate_on_scans
+    from priorlens.commands.score_scans import of_scans, refuse_scans
+    from priorlens.errors import InputError
+
+    use_threads(threads)
+    if (healthy / "train").is_dir() or (healthy / "test").is_dir():
+        raise InputError(f"{healthy}: is a data set with train/ or test/; name a folder of healthy images itself")
+    if of_scans(model, physics, noise, posterior, recipe, window, block):
+        calibrate_on_scans(model, healthy, rule and rule.value, channels, modality, group=group, manifest=manifest)
+        return
+    refuse_scans(channels, modality, [healthy])
+    setting = {"rule": rule, "physics": physics, "noise": noise, "posterior": posterior, "recipe": recipe}
+    _calibrate_on_images(model, healthy, {**setting, "window": window, "block": block}, group, manifest)
+
+
+def _calibrate_on_images(
+    model: Path, healthy: Path, setting: Mapping[str, Any], group: str | None, manifest: Path | None
+) -> None:
+    """setting: what `set_up` takes."""
     from priorlens.datasets import HEALTHY, find_cases
     from priorlens.errors import InputError
 
-    if (healthy / "train").is_dir() or (healthy / "test").is_dir():
-        raise InputError(f"{healthy}: is a data set with train/ or test/; name a folder of healthy images itself")
     cases = [case for case in find_cases([healthy], group=group, manifest=manifest) if case.kind == HEALTHY]
     if not cases:
         raise InputError(
@@ -77,22 +98,13 @@ def calibrate(
         )
 
     # Only now what takes seconds to import: a misspelt path is told at once.
+    from priorlens.calibration import described
     from priorlens.checkpoint import read_config
     from priorlens.commands.terminal import warn
     from priorlens.detectors import load_detector, setup_of
 
-    use_threads(threads)
     detector = load_detector(model)
-    set_up(
-        detector,
-        rule=rule,
-        physics=physics,
-        noise=noise,
-        posterior=posterior,
-        recipe=recipe,
-        window=window,
-        block=block,
-    )
+    set_up(detector, **setting)
     run = read_config(model).get("run", {})
     named = bool(group or manifest)
     if not named and (run.get("group") or run.get("manifest")):
@@ -115,14 +127,6 @@ def _earlier(model: Path, setup: str) -> Calibration | None:
         return read_calibration(model, setup)
     except ModelError:
         return None
-
-
-def described(calibration: Calibration, what: str = "images") -> str:
-    """What a calibration is worth, in one line; `what` it is of."""
-    return (
-        f"calibrated ({calibration.setup}) on {len(calibration.images)} healthy {what} of "
-        f"{calibration.patient_count} patients: p-values down to {calibration.smallest_p_value:.2g}"
-    )
 
 
 def calibrate_with(

@@ -15,6 +15,35 @@ if TYPE_CHECKING:
     from priorlens.volumes.scans import Scan
 
 
+def calibrate_on_scans(
+    folder: Path,
+    healthy: Path,
+    rule: str | None,
+    channels: str | None,
+    modality: Modality | None,
+    *,
+    group: str | None,
+    manifest: Path | None,
+) -> None:
+    """Calibrate verdicts on healthy scans; see `priorlens.commands.calibrate`."""
+    from priorlens.commands.scan_options import channels_of
+    from priorlens.commands.scans_in import found_scans
+    from priorlens.commands.score_scans import scan_channels
+    from priorlens.datasets import HEALTHY
+    from priorlens.errors import InputError
+    from priorlens.scan_model import ScanModel
+    from priorlens.volumes.scans import find_scans
+
+    names = channels_of(channels) or scan_channels(folder)
+    scans = found_scans(*find_scans([healthy], channels=names, group=group, manifest=manifest))
+    whole = [scan for scan in scans if scan.kind == HEALTHY and not scan.mask]
+    if not whole:
+        raise InputError(f"{healthy}: holds no scan that is healthy as a whole; name scans without lesions")
+    model = ScanModel.load(folder)
+    model.choose(rule)
+    calibrate_scans(model, folder, whole, modality)
+
+
 def calibrate_scans(model: ScanModel, folder: Path, scans: Sequence[Scan], modality: Modality | None = None) -> None:
     """Score healthy scans and write what they show into the model's folder.
 
@@ -23,8 +52,7 @@ def calibrate_scans(model: ScanModel, folder: Path, scans: Sequence[Scan], modal
             cannot be read or written.
     """
     from priorlens.calibrating import gathered, require_patients
-    from priorlens.calibration import model_hash, write_calibration
-    from priorlens.commands.calibrate import described
+    from priorlens.calibration import described, model_hash, write_calibration
     from priorlens.commands.terminal import progress_bar, warn
     from priorlens.errors import InputError
     from priorlens.scan_model import setup_of_scans

@@ -48,8 +48,7 @@ def evaluate_scans(
 
     require_apart(out, [dataset])
     model = ScanModel.load(folder)
-    if rule:
-        model.detector.rule = rule
+    model.choose(rule)
     judge = scan_scoring.judge_of_scans(model, folder, alpha, procedure)
     prepare_folder(out, overwrite=run.overwrite)
     write_left_out(out, left_out)

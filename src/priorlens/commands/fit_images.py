@@ -105,8 +105,8 @@ def _set_aside(
 
 def _calibrate(detector: AnoDODE | KLIPModel, out: Path, aside: Sequence[Case], measured: Mapping[str, Any]) -> bool:
     """Calibrate what was fitted on the images kept aside, where that was not done yet; whether there was any to do."""
-    from priorlens.calibration import calibrated_setups, discard_outdated
-    from priorlens.commands.calibrate import calibrate_with, described
+    from priorlens.calibration import calibrated_setups, described, discard_outdated
+    from priorlens.commands.calibrate import calibrate_with
     from priorlens.commands.terminal import warn
     from priorlens.detectors import setup_of
     from priorlens.errors import InputError

@@ -60,20 +60,32 @@ def write_tables(out: Path, results: Sequence[ScoredScan | FailedScan], judge: J
     alpha = judge.alpha if judge else None
     said = ["p_value"] if judge else []
     said += ["verdict"] if alpha is not None else []
-    header = ["file", "patient", "anomaly", *said, "regions", "slices", "highest_slice", "highest_mm", "nfe", "seconds"]
+    header = [
+        "file",
+        "name",
+        "patient",
+        "anomaly",
+        *said,
+        "regions",
+        "slices",
+        "highest_slice",
+        "highest_mm",
+        "nfe",
+        "seconds",
+    ]
     write_rows(out / SCORES, [*header, "error"], [_row(one, said, alpha) for one in results])
     scored = [one for one in results if isinstance(one, ScoredScan)]
     lines = (line for one in scored for line in _slices(one))
-    write_rows(out / SLICES, ["file", "slice", "height_mm", "anomaly"], lines)
+    write_rows(out / SLICES, ["file", "name", "slice", "height_mm", "anomaly"], lines)
     regions = (line for one in scored for line in _regions(one))
-    columns = ["file", "region", "unit", "centre_x", "centre_y", "centre_z", "size", "peak", "mean", "q_value"]
+    columns = ["file", "name", "region", "unit", "centre_x", "centre_y", "centre_z", "size", "peak", "mean", "q_value"]
     write_rows(out / REGIONS, columns, regions)
 
 
 def _row(one: ScoredScan | FailedScan, said: Sequence[str], alpha: float | None) -> list[str]:
-    file = one.scan.path.as_posix()
+    case = [one.scan.path.as_posix(), one.scan.name, one.scan.group]
     if isinstance(one, FailedScan):
-        return [file, one.scan.group, "", *[""] * len(said), *[""] * 6, one.reason]
+        return [*case, "", *[""] * len(said), *[""] * 6, one.reason]
     scores, judgement = one.scores, one.judgement
     verdict = []
     if judgement:
@@ -83,13 +95,13 @@ def _row(one: ScoredScan | FailedScan, said: Sequence[str], alpha: float | None)
     place = [str(scores.slices[highest]), f"{scores.heights[highest]:.2f}"]
     counts = [str(len(one.regions)), str(len(scores.slices))]
     effort = [str(scores.nfe), f"{one.seconds:.3f}"]
-    return [file, one.scan.group, str(np.float32(scores.anomaly)), *verdict, *counts, *place, *effort, ""]
+    return [*case, str(np.float32(scores.anomaly)), *verdict, *counts, *place, *effort, ""]
 
 
 def _slices(one: ScoredScan) -> list[Sequence[object]]:
     scores = one.scores
     rows = zip(scores.slices, scores.heights, scores.slice_anomaly, strict=True)
-    return [(one.scan.path.as_posix(), index, f"{height:.3f}", value) for index, height, value in rows]
+    return [(one.scan.path.as_posix(), one.scan.name, index, f"{height:.3f}", value) for index, height, value in rows]
 
 
 def _regions(one: ScoredScan) -> list[Sequence[object]]:
@@ -98,7 +110,7 @@ def _regions(one: ScoredScan) -> list[Sequence[object]]:
         centre = [f"{value:.2f}" for value in region.centre]
         figures = [f"{value:.6g}" for value in (region.size, region.peak, region.mean)]
         q_value = "" if math.isnan(region.q_value) else f"{region.q_value:.6g}"
-        rows.append([one.scan.path.as_posix(), number, region.unit, *centre, *figures, q_value])
+        rows.append([one.scan.path.as_posix(), one.scan.name, number, region.unit, *centre, *figures, q_value])
     return rows
 
 

@@ -42,8 +42,7 @@ def score_scans(
 
     require_apart(out, [path for path in inputs if path.is_dir()])
     model = ScanModel.load(folder)
-    if rule:
-        model.detector.rule = rule
+    model.choose(rule)
     judge = scan_scoring.judge_of_scans(model, folder, alpha, procedure)
     prepare_folder(out, overwrite=overwrite)
     write_left_out(out, left_out)

@@ -19,7 +19,7 @@ from priorlens.report.spectra import Spectra, read_spectra
 from priorlens.result_folder import ANOMALY, CALIBRATION, SCORES, SPECTRUM, VERDICTS
 from priorlens.tables import Line, Table, read_table
 
-_NO_FIGURES = ("file", "patient", ANOMALY, "p_value", "verdict", "regions", "error", "seconds")
+_NO_FIGURES = ("file", "name", "patient", ANOMALY, "p_value", "verdict", "regions", "error", "seconds")
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _cases(folder: Path, scores: Table, regions: Table | None, kinds: Mapping[st
                 anomaly=line.number(ANOMALY),
                 p_value=line.number("p_value") if "p_value" in cells else math.nan,
                 verdict=cells.get("verdict", ""),
-                regions=None if regions is None or cells["error"] else tuple(places.get(file, ())),
+                regions=None if regions is None or cells["error"] else tuple(places.get(cells.get("name", file), ())),
                 figures={column: value for column, value in figures.items() if math.isfinite(value)},
                 error=printable(cells["error"].replace(file, shown[index])),
                 overlay=overlay if overlay and overlay.is_file() else None,
@@ -175,6 +175,9 @@ def _names(folder: Path, lines: Iterable[Line]) -> list[str]:
             counted.setdefault(match[1], []).append(name)
     found = []
     for line in lines:
+        if "name" in line.cells:  # of scans, whose file may be a folder that holds several
+            found.append("" if line.cells["error"] else line.cells["name"])
+            continue
         path = PurePosixPath(line.cells["file"])
         ends = (PurePosixPath(*path.parts[start:]) for start in range(len(path.parts)))
         names = (
@@ -215,8 +218,9 @@ def _regions(table: Table | None) -> dict[str, list[Region]]:
     for line in table.lines if table else ():
         axes = [name for name in line.cells if name.startswith("centre_")]
         centre = ", ".join(f"{name.removeprefix('centre_')} {line.number(name):g}" for name in axes)
-        length, area = (" mm", "mm²") if line.cells["unit"] == "mm" else ("", "pixels")
+        space = "mm³" if len(axes) == 3 else "mm²"
+        length, area = (" mm", space) if line.cells["unit"] == "mm" else ("", "pixels")
         size, peak, q_value = (line.number(name) for name in ("size", "peak", "q_value"))
         region = Region(line.cells["region"], centre + length, f"{size:g} {area}", peak, q_value)
-        found.setdefault(line.cells["file"], []).append(region)
+        found.setdefault(line.cells.get("name", line.cells["file"]), []).append(region)
     return found
