@@ -9,7 +9,13 @@ from pathlib import Path
 SMALL = ("--size", "64", "--steps", "3", "--threads", "1")
 """Options of a fit that is as small as it can be: a few steps of training for each scale."""
 
-UNCALIBRATED = ("fit again with --resume for p-values", "no images were kept aside for p-values")
+SMALL_SCANS = ("--size", "64", "--steps", "2", "--threads", "1")
+"""The same of a fit to scans."""
+
+UNCALIBRATED = (
+    *("fit again with --resume for p-values", "no images were kept aside for p-values"),
+    *("HEALTHY for p-values", "no scans were kept aside for p-values"),
+)
 """What `score`, `evaluate` and `fit` add where a model is not calibrated: most of those in these tests are not."""
 
 Command = Callable[..., "Ran"]

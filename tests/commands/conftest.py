@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_line import SMALL, Command, Draw, Ran
+from command_line import SMALL, SMALL_SCANS, Command, Draw, Ran
 from PIL import Image
 from typer.testing import CliRunner
+from volumes.made_scans import head, write_nifti, write_trunk
 
-from priorlens import held_out, preparation
+from priorlens import held_out, preparation, variations
 from priorlens.__main__ import app
 from priorlens.anodode import AnoDODE
 from priorlens.outputs import write_text
@@ -151,3 +152,47 @@ def dataset(tmp_path: Path, draw: Draw) -> Path:
         mask.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(lesion).save(mask)
     return folder
+
+
+# --- scans
+
+
+def fit_scans(folder: Path, model: Path) -> Path:
+    """A model of the scans in `folder`: two steps, and one varied copy of each slice in place of dozens."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(held_out, "PLANTED", 1)
+        patch.setattr(preparation, "SMALLEST", 64)
+        patch.setattr(variations, "copies", lambda images: 1)
+        ran = CliRunner().invoke(app, ["fit", str(folder), "--out", str(model), *SMALL_SCANS])
+    assert ran.exit_code == 0, ran
+    return model
+
+
+@pytest.fixture(scope="session")
+def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three MR-like NIfTI files. Not to be written to."""
+    folder = tmp_path_factory.mktemp("data") / "heads"
+    for i in range(3):
+        write_nifti(folder / f"h{i}.nii.gz", head(i))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mr_model(tmp_path_factory: pytest.TempPathFactory, heads: Path) -> Path:
+    """A model of `heads`. Not to be written to."""
+    return fit_scans(heads, tmp_path_factory.mktemp("fitted") / "mr-model")
+
+
+@pytest.fixture(scope="session")
+def trunks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three CT-like DICOM series, a folder each. Not to be written to."""
+    folder = tmp_path_factory.mktemp("data") / "trunks"
+    for i in range(3):
+        write_trunk(folder / f"t{i}", i)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ct_model(tmp_path_factory: pytest.TempPathFactory, trunks: Path) -> Path:
+    """A model of `trunks`. Not to be written to."""
+    return fit_scans(trunks, tmp_path_factory.mktemp("fitted") / "ct-model")

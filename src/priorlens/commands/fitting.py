@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from priorlens.anodode import AnoDODE
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from priorlens.progress import Progress
 
 
+@runtime_checkable  # so that tests can check types
 class Saved(Protocol):
     """A model that can be written to a folder."""
 

@@ -45,24 +45,50 @@ def asked(findings: Findings) -> Facts:
 def learned(findings: Findings) -> Facts:
     """What the model is and what it learned from; without `model.json` what `verdicts.json` says."""
     model, run, trained = findings.model, part(findings.model, "run"), part(findings.model, "trained_on")
-    size = model.get("size")
+    size, scans = model.get("size"), part(findings.model, "scans")
     return _told(
         [
             ("Method", model.get("method")),
             ("Made", model.get("made")),
             ("Model", findings.verdicts.get("model")),
             ("Images learned from", run.get("folder")),
-            ("Number of images", _counted(trained, "images", "and {} held out for what is usual", "held_out")),
+            ("Scans", run.get("scans")),
+            ("Seen as", _seen(scans)),
+            (
+                "Number of slices" if scans else "Number of images",
+                _counted(trained, "images", "and {} held out for what is usual", "held_out"),
+            ),
             ("Patients", trained.get("patients")),
             ("Broken images left out", run.get("left_out") or None),
             ("Fingerprint of the images", run.get("fingerprint")),
             ("Backbone", model.get("backbone")),
             ("Prior", model.get("prior") if isinstance(model.get("prior"), str) else None),
             ("Grid", f"{size} x {size} pixels, {model.get('channels')} channel(s)" if size else None),
-            ("Intensities", _words(model.get("intensity"))),
+            ("Intensities", _of_scans(scans) if scans else _words(model.get("intensity"))),
             ("Training", f"{model['steps']} steps, seed {model.get('seed')}" if model.get("steps") else None),
         ]
     )
+
+
+def _seen(scans: Mapping[str, Any]) -> str | None:
+    """How scans become what the model sees."""
+    if not scans:
+        return None
+    spacing = scans.get("spacing")
+    pixels = f" of {spacing:g} mm pixels" if isinstance(spacing, int | float) else ""
+    return f"{scans.get('plane')} slices{pixels}, {scans.get('dimensions')}"
+
+
+def _of_scans(scans: Mapping[str, Any]) -> str | None:
+    """How the intensities of each channel are scaled."""
+    found = [one for one in scans.get("intensities") or () if isinstance(one, Mapping)]
+    names = [str(name) for name in scans.get("channels") or ()]
+    words = []
+    for index, one in enumerate(found):
+        window = f" {_number(one.get('low'))} to {_number(one.get('high'))} HU" if one.get("mode") == "window" else ""
+        name = names[index] if index < len(names) else ""
+        words.append(f"{name} {one.get('mode')}{window}".strip())
+    return ", ".join(words) or None
 
 
 def healthy_statistics(findings: Findings) -> Facts:

@@ -12,6 +12,7 @@ from priorlens.evaluation import METRICS
 from priorlens.report.facts import number, part
 from priorlens.report.findings import Case
 from priorlens.verdict_figures import ABNORMAL_FIGURES, HEALTHY_FIGURES
+from priorlens.volume_figures import SCAN_METRICS
 
 WORST = 5
 """How many misses and false alarms are listed."""
@@ -33,11 +34,13 @@ def figure_table(metrics: Mapping[str, Any]) -> FigureTable | None:
     kinds = part(metrics, "kinds")
     if not kinds:
         return None
-    counts = {kind: part(metrics, "counts", kind).get("images") for kind in kinds}
-    columns = ["figure", *(f"{kind} ({counts[kind]} images)" if counts[kind] else kind for kind in kinds)]
-    rows = [(words, *(_interval(part(kinds, kind, key)) for kind in kinds)) for key, words in METRICS.items()]
-    healthy = part(metrics, "counts", HEALTHY).get("images")
-    against = f"{healthy} healthy images" if healthy else "the healthy images"
+    of_scans = any("scans" in part(metrics, "counts", kind) for kind in kinds)
+    what, names = ("scans", SCAN_METRICS) if of_scans else ("images", METRICS)
+    counts = {kind: part(metrics, "counts", kind).get(what) for kind in kinds}
+    columns = ["figure", *(f"{kind} ({counts[kind]} {what})" if counts[kind] else kind for kind in kinds)]
+    rows = [(words, *(_interval(part(kinds, kind, key)) for kind in kinds)) for key, words in names.items()]
+    healthy = part(metrics, "counts", HEALTHY).get(what)
+    against = f"{healthy} healthy {what}" if healthy else "what is healthy"
     return FigureTable(f"Each kind against {against}, with 95 % intervals", tuple(columns), tuple(rows))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -88,7 +89,8 @@ def summary_words(findings: Findings) -> list[str]:
     cases = findings.cases
     failed = sum(bool(case.error) for case in cases)
     scored = len(cases) - failed
-    said = [f"{scored} image{'s' * (scored != 1)} scored" + (f", {failed} could not be used." if failed else ".")]
+    what = "scan" if findings.model.get("scans") else "image"
+    said = [f"{scored} {what}{'s' * (scored != 1)} scored" + (f", {failed} could not be used." if failed else ".")]
     if findings.alpha is not None:
         abnormal = sum(case.verdict == "abnormal" for case in cases)
         said.append(
@@ -96,12 +98,8 @@ def summary_words(findings: Findings) -> list[str]:
             f"patients like those of the calibration, a share of about {findings.alpha:g} is called abnormal by design."
         )
     for kind, figures in part(findings.metrics, "kinds").items():
-        pairs = part(figures, "image_auroc")
-        value, low, high = (shown(number(pairs.get(name))) for name in ("value", "low", "high"))
-        said.append(
-            f"Of a healthy image and one of {kind}, the latter has the higher anomaly in a share of {value} of all "
-            f"pairs (image AUROC, 95 % interval {low} to {high})."
-        )
+        if words := _separation(kind, figures, what):
+            said.append(words)
     if findings.planted:
         said.append(
             "The lesions in these images are planted: the figures show that everything works, and say nothing about "
@@ -110,9 +108,26 @@ def summary_words(findings: Findings) -> list[str]:
     if scored and not findings.verdicts:
         said.append(
             "The model is not calibrated for this way of scoring: there are no p-values and no verdicts, and the "
-            "anomaly only ranks these images among each other."
+            f"anomaly only ranks these {what}s among each other."
         )
     return said
+
+
+def _separation(kind: str, figures: Mapping[str, Any], what: str) -> str:
+    """How well the anomaly tells a kind from what is healthy; of scans that are all abnormal, slice by slice."""
+    names = {"image_auroc": "", "scan_auroc": "", "slice_auroc_matched": " slice of the same height"}
+    for name, slices in names.items():
+        pairs = part(figures, name)
+        value, low, high = (number(pairs.get(end)) for end in ("value", "low", "high"))
+        if math.isnan(value):
+            continue
+        interval = "" if math.isnan(low) else f", 95 % interval {shown(low)} to {shown(high)}"
+        figure = f"{'slice' if slices else what} AUROC"
+        return (
+            f"Of a healthy {slices.strip() or what} and one of {kind}, the latter has the higher anomaly in a share of "
+            f"{shown(value)} of all pairs ({figure}{interval})."
+        )
+    return ""
 
 
 def _meaning(above: set[float], levels: set[float]) -> str:

@@ -41,8 +41,9 @@ class Canvas:
         tile: Sequence[int],
     ) -> Canvas:
         """One that holds a box of the scan (first and last index along each axis), and at least one tile."""
-        shape = [
-            max(side, math.ceil((last - first + 1) / s)) for (first, last), s, side in zip(box, step, tile, strict=True)
+        shape = [  # steps are right to some 16 digits only: a box of just a tile must not become two
+            max(side, math.ceil((last - first + 1) / s - 1e-6))
+            for (first, last), s, side in zip(box, step, tile, strict=True)
         ]
         centre = [(first + last) / 2 for first, last in box]
         return cls(tuple(source), tuple(centre), tuple(step), tuple(shape), tuple(tile))

@@ -13,8 +13,8 @@ from priorlens.errors import InputError
 from priorlens.images import Image
 from priorlens.volumes.canvas import Canvas
 from priorlens.volumes.scan_body import scan_body
-from priorlens.volumes.volume import Layout, Plane, Units, Volume, spacing_of
-from priorlens.volumes.voxel_intensity import VoxelIntensity, inside
+from priorlens.volumes.volume import Layout, Plane, Units, Volume, closest_axes, spacing_of
+from priorlens.volumes.voxel_intensity import Curve, VoxelIntensity, inside
 
 Dimensions = Literal["2d", "2.5d", "3d"]
 
@@ -60,9 +60,13 @@ class ScanPreparation:
         self.require_kind(volume)
         body = scan_body(volume)
         layout = Layout.of(volume.affine, self.plane)
-        curves = [_named(volume, intensity, body, channel) for channel, intensity in enumerate(self.intensities)]
-        stack = np.stack([curve.apply(voxels) for curve, voxels in zip(curves, volume.voxels, strict=True)])
-        stack = np.where(body, stack, np.float32(0)) if volume.units == "arbitrary" else stack
+        stack = np.empty(volume.voxels.shape, np.float32)
+        for channel, intensity in enumerate(self.intensities):
+            curve = _curve(volume, intensity, body, channel)
+            for plane, scaled in zip(volume.voxels[channel], stack[channel], strict=True):  # memory stays bounded
+                scaled[...] = curve.apply(plane)
+        if volume.units == "arbitrary":
+            stack *= body
         affine = layout.affine(volume.affine, volume.shape)
         return Prepared(self, volume, layout, affine, layout.to_stack(stack), layout.to_stack(body))
 
@@ -99,7 +103,7 @@ class Prepared:
     def heights(self) -> Float64[np.ndarray, " slice"]:
         """Millimetres of each slice's centre along the scanner axis that the plane is named after."""
         middle = [(side - 1) / 2 for side in self.body.shape[1:]]
-        axis = int(np.argmax(np.abs(self.affine[:3, 0])))
+        axis = closest_axes(self.volume.affine).index(self.layout.axes[0])
         return self.affine[axis, 0] * np.arange(len(self.body)) + self.affine[axis, 1:] @ [*middle, 1]
 
     def looked_at(self) -> list[int]:
@@ -203,7 +207,8 @@ class Prepared:
         return (1 - share) * self.stack[:, lower] + share * self.stack[:, lower + 1]
 
 
-def _named(volume: Volume, intensity: VoxelIntensity, body: Bool[np.ndarray, "i j k"], channel: int) -> Any:
+def _curve(volume: Volume, intensity: VoxelIntensity, body: Bool[np.ndarray, "i j k"], channel: int) -> Curve:
+    """Of one channel. Raises InputError that names the scan."""
     try:
         return intensity.of(inside(volume.voxels[channel], body))
     except InputError as error:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64
+from jaxtyping import Bool, Float, Float32, Float64, Shaped
 
 from priorlens.errors import InputError
 
@@ -103,7 +104,7 @@ class Layout:
         from back to front, from head to feet, from right to left. sagittal: from left to right, from head to feet, from
         front to back. acquired: of these three the one whose slices lie farthest apart; axial where they are equal.
         """
-        along = _closest_axes(affine)
+        along = closest_axes(affine)
         spacing = spacing_of(affine)
         if plane == "acquired":
             farthest = max(spacing) * (1 - 1e-3)
@@ -118,12 +119,14 @@ class Layout:
     def _against(self) -> tuple[int, ...]:
         return tuple(axis - 3 for axis in range(3) if self.flipped[axis])
 
-    def to_stack(self, voxels: Float[np.ndarray, "*channel i j k"]) -> Float[np.ndarray, "*channel slice row column"]:
+    def to_stack(self, voxels: Shaped[np.ndarray, "*channel i j k"]) -> Shaped[np.ndarray, "*channel slice row column"]:
         """A view of the voxels, slice by slice."""
         stack = np.moveaxis(voxels, [axis - 3 for axis in self.axes], [-3, -2, -1])
         return np.flip(stack, self._against)
 
-    def from_stack(self, stack: Float[np.ndarray, "*channel slice row column"]) -> Float[np.ndarray, "*channel i j k"]:
+    def from_stack(
+        self, stack: Shaped[np.ndarray, "*channel slice row column"]
+    ) -> Shaped[np.ndarray, "*channel i j k"]:
         """The inverse, in memory of its own."""
         voxels = np.flip(stack, self._against)
         return np.ascontiguousarray(np.moveaxis(voxels, [-3, -2, -1], [axis - 3 for axis in self.axes]))
@@ -138,7 +141,7 @@ class Layout:
         return affine.astype(np.float64) @ to_index
 
 
-def _closest_axes(affine: Float[np.ndarray, "4 4"]) -> tuple[int, int, int]:
+def closest_axes(affine: Float[np.ndarray, "4 4"]) -> tuple[int, int, int]:
     """For each scanner axis, the scan's own that lies closest to it; each of its own is taken once."""
     from scipy.optimize import linear_sum_assignment
 
