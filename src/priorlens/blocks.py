@@ -36,26 +36,41 @@ def block_side(shape: Sequence[int]) -> int:
     return math.ceil(max(shape) / ALONG)
 
 
-def block_means(anomaly_map: Float[np.ndarray, "*space"]) -> Float32[np.ndarray, "*blocks"]:
-    """Mean of each block of a map of any number of axes; blocks at the far border may be smaller.
+def block_sides(shape: Sequence[int], spacing: Sequence[float] | None = None) -> tuple[int, ...]:
+    """Pixels along each side of a block: as many along each axis, or as many as make its edges of one length.
+
+    spacing: millimetres from a pixel to the next along each axis, of scans whose slices lie farther apart than pixels.
+    """
+    if spacing is None:
+        return (block_side(shape),) * len(shape)
+    edge = max(length * step for length, step in zip(shape, spacing, strict=True)) / ALONG
+    return tuple(max(1, math.ceil(edge / step - _ROUNDING)) for step in spacing)
+
+
+def block_means(
+    anomaly_map: Float[np.ndarray, "*space"], spacing: Sequence[float] | None = None
+) -> Float32[np.ndarray, "*blocks"]:
+    """Mean of each block (`block_sides`) of a map of any number of axes; blocks at the far border may be smaller.
 
     In float32, so that blocks of healthy images that were kept in a file still tie with equal ones of a new image.
     """
-    side = block_side(anomaly_map.shape)
     means = np.asarray(anomaly_map, np.float64)
-    for axis, length in enumerate(anomaly_map.shape):
+    sides = block_sides(anomaly_map.shape, spacing)
+    for axis, (length, side) in enumerate(zip(anomaly_map.shape, sides, strict=True)):
         starts = np.arange(0, length, side)
         pixels = np.diff(starts, append=length)
         means = np.add.reduceat(means, starts, axis) / np.expand_dims(pixels, tuple(range(1, means.ndim - axis)))
     return means.astype(np.float32)
 
 
-def enlarged(blocks: Shaped[np.ndarray, "*blocks"], shape: tuple[int, ...]) -> Shaped[np.ndarray, "*space"]:
+def enlarged(
+    blocks: Shaped[np.ndarray, "*blocks"], shape: tuple[int, ...], spacing: Sequence[float] | None = None
+) -> Shaped[np.ndarray, "*space"]:
     """The blocks of a map of this shape on its own grid, each pixel with its block's value."""
-    side = block_side(shape)
-    if blocks.shape != tuple(math.ceil(length / side) for length in shape):
+    sides = block_sides(shape, spacing)
+    if blocks.shape != tuple(math.ceil(length / side) for length, side in zip(shape, sides, strict=True)):
         raise ValueError(f"blocks of shape {blocks.shape} are not those of a map of shape {shape}")
-    for axis, length in enumerate(shape):
+    for axis, (length, side) in enumerate(zip(shape, sides, strict=True)):
         blocks = np.take(blocks, np.arange(length) // side, axis)
     return blocks
 

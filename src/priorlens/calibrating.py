@@ -43,9 +43,10 @@ def entry(
     patient: str,
     anomaly_map: Float[np.ndarray, "*space"],
     values: Mapping[str, np.float32],
+    spacing: Sequence[float] | None = None,
 ) -> Entry:
-    """From an image's map, and its `feature_values`."""
-    return Entry(image, patient, block_means(anomaly_map).ravel(), values)
+    """From an image's map, and its `feature_values`. spacing: of a scan, as of `blocks.block_sides`."""
+    return Entry(image, patient, block_means(anomaly_map, spacing).ravel(), values)
 
 
 def gathered(model: str, setup: str, entries: Iterable[Entry]) -> Calibration:

@@ -1,4 +1,4 @@
-"""The surprise of whole scans in three dimensions: a diffusion prior of healthy cubes, and what is usual in them."""
+"""The surprise of scans, voxel by voxel: a diffusion prior of healthy slices or cubes, and what is usual in them."""
 
 from __future__ import annotations
 
@@ -16,25 +16,27 @@ from priorlens.checkpoint import read_checkpoint, versions, write_checkpoint
 from priorlens.errors import InputError, ModelError
 from priorlens.held_out import hold_out
 from priorlens.image_prior import ImagePrior, fit_image_prior, stages
+from priorlens.images import Image
 from priorlens.klip import KLIP, SIGMAS, WIDTHS
 from priorlens.progress import Progress, Reporter
 from priorlens.provenance import Provenance
 from priorlens.scores import HealthyStatistics
 
-METHOD = "klip-3d"
+METHOD = "klip-scans"
 STEPS = 600
-"""Three-dimensional convolutions cost about ten times as much as those of images: fewer steps."""
+"""Fewer than of images: slices of one scan are alike, and convolutions in three dimensions cost ten times as much."""
 
 DRAWS = 2
-_AT_ONCE = 4  # cubes: a few hundred megabytes
+_VOXELS_AT_ONCE = 2**17  # a few hundred megabytes
 
 
 class CubeModel:
-    """KLIP's divergence of whole images, coherent and standardised, over cubes of scans in place of images.
+    """KLIP's divergence where the whole image is known, coherent and standardised, over slices or cubes of scans.
 
-    A cube's readings are its coherent surprise at each noise level and width; each is taken relative to its mean and
-    deviation in healthy cubes that were held out, and the map is their mean. Unlike in `KLIPModel` no weights are
-    learned: artefacts are not planted in three dimensions.
+    Errors are divided by the deviation that the variance head expects, averaged over neighbourhoods, then squared. The
+    readings, one for each noise level and width, are each taken relative to their mean and deviation in healthy pieces
+    that were held out; the map is their mean. Unlike in `KLIPModel` no weights are learned: with few patients, those
+    that were held out are not new enough to learn weights from.
 
     steps: how long to train; None is `STEPS`.
     """
@@ -48,34 +50,34 @@ class CubeModel:
 
     def fit(
         self,
-        cubes: Sequence[Float32[np.ndarray, "channel size size size"]],
+        cubes: Sequence[Float32[np.ndarray, "channel *space"]],
         *,
         groups: Sequence[str],
         state: Path | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> CubeModel:
-        """Learn what healthy cubes, of about [0, 1], look like. groups: the patient of each; none is cut in two.
+        """Learn what healthy cubes, or slices, of about [0, 1], look like. groups: those of one are held out together.
 
         Raises:
             InputError: all are of one patient. ModelError, OutputError: `state` cannot be used.
         """
         kept, held = hold_out(groups, self.seed)
         data = torch.from_numpy(np.stack(cubes))
-        self.prior_ = self._new_prior(data.shape[1])
+        self.prior_ = self._new_prior(data.shape[1], data.ndim - 2)
         report = Reporter(on_progress, {"held-out cubes": len(held)}, sum(s for _, s in stages(self.steps, False)))
         fit_image_prior(self.prior_, data[kept], steps=self.steps, seed=self.seed, state=state, on_step=report)
         total = square = torch.zeros(len(SIGMAS) * len(WIDTHS), dtype=torch.float64)
-        for batch in data[held].split(_AT_ONCE):
+        for batch in data[held].split(_at_once(data)):
             flat = self._readings(batch).double().movedim(1, 0).flatten(1)
             total, square = total + flat.mean(1) * len(batch), square + flat.square().mean(1) * len(batch)
             report.images("held-out cubes", len(batch))
         self.usual_ = total / len(held)
         self.spread_ = (square / len(held) - self.usual_.square()).clamp(min=1e-12).sqrt()
-        maps = [self._map(batch) for batch in data[held].split(_AT_ONCE)]
+        maps = [self._map(batch) for batch in data[held].split(_at_once(data))]
         healthy = torch.cat(maps).flatten(1).numpy()
         self.healthy_ = HealthyStatistics.of(healthy.mean(1), healthy[:, None])
-        self.provenance_ = Provenance(frozenset(), frozenset(), (0, 0))  # cubes are drawn at random
-        self.trained_on_ = {"cubes": len(kept), "held_out": len(held), "patients": len(set(groups))}
+        self.provenance_ = Provenance.of([Image(cube, Path("slice"), 1.0) for cube in cubes], None)
+        self.trained_on_ = {"images": len(kept), "held_out": len(held), "patients": len(set(groups))}
         return self
 
     @property
@@ -83,12 +85,10 @@ class CubeModel:
         """Network evaluations of a cube."""
         return len(SIGMAS) * DRAWS
 
-    def score(
-        self, cubes: Sequence[Float32[np.ndarray, "channel size size size"]]
-    ) -> list[Float32[np.ndarray, "size size size"]]:
+    def score(self, cubes: Sequence[Float32[np.ndarray, "channel *space"]]) -> list[Float32[np.ndarray, "*space"]]:
         """Surprise of each voxel, in deviations of what is usual; higher is more abnormal."""
         data = torch.from_numpy(np.stack(cubes))
-        return [one.numpy() for batch in data.split(_AT_ONCE) for one in self._map(batch)]
+        return [one.numpy() for batch in data.split(_at_once(data)) for one in self._map(batch)]
 
     def save(self, folder: Path, *, facts: Mapping[str, Any] | None = None) -> None:
         """Write the model's folder; `facts` go into its config. Raises OutputError."""
@@ -98,6 +98,7 @@ class CubeModel:
             **(facts or {}),
             "settings": {"steps": self.steps, "seed": self.seed},
             "channels": self.prior_.channels,
+            "space": self.prior_.space,
             "sigmas": SIGMAS,
             "widths": WIDTHS,
             "trained_on": self.trained_on_,
@@ -116,7 +117,7 @@ class CubeModel:
             if tuple(config["sigmas"]) != SIGMAS or tuple(config["widths"]) != WIDTHS:
                 raise ValueError("noise levels and widths are other ones")
             model = cls(**config["settings"], device=device)
-            model.prior_ = model._new_prior(int(config["channels"])).load_tensors(tensors)
+            model.prior_ = model._new_prior(int(config["channels"]), int(config["space"])).load_tensors(tensors)
             model.usual_, model.spread_ = tensors["usual"], tensors["spread"]
             model.provenance_ = Provenance.restored(tensors)
             model.healthy_ = HealthyStatistics(**config["healthy"])
@@ -137,15 +138,21 @@ class CubeModel:
             "healthy": dataclasses.asdict(self.healthy_),
         }
 
-    def _new_prior(self, channels: int) -> ImagePrior:
+    def _new_prior(self, channels: int, space: int) -> ImagePrior:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)  # initial weights
-            return ImagePrior(channels, space=3).to(self.device)
+            return ImagePrior(channels, space=space).to(self.device)
 
     def _readings(self, cubes: Float[Tensor, "cube channel *space"]) -> Float[Tensor, "cube reading *space"]:
         klip = KLIP(self.prior_, variance=self.prior_.variance, draws=DRAWS, seed=self.seed)
         return klip.score(cubes.to(self.device)).surprise.coherent.flatten(1, 2).cpu()
 
     def _map(self, cubes: Float[Tensor, "cube channel *space"]) -> Float[Tensor, "cube *space"]:
-        usual, spread = (value.float().reshape(1, -1, 1, 1, 1) for value in (self.usual_, self.spread_))
-        return ((self._readings(cubes) - usual) / spread).mean(1)
+        found = self._readings(cubes)
+        usual, spread = (value.float().reshape(-1, *[1] * self.prior_.space) for value in (self.usual_, self.spread_))
+        return ((found - usual) / spread).mean(1)
+
+
+def _at_once(data: Float[Tensor, "cube channel *space"]) -> int:
+    """So many go through the networks together."""
+    return max(1, _VOXELS_AT_ONCE // data[0, 0].numel())

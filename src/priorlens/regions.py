@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,17 +36,21 @@ class Region:
 
 
 def find_regions(
-    anomaly_map: Float[np.ndarray, "*space"], flagged: Flagged, affine: Float[np.ndarray, "n n"] | None = None
+    anomaly_map: Float[np.ndarray, "*space"],
+    flagged: Flagged,
+    affine: Float[np.ndarray, "n n"] | None = None,
+    spacing: Sequence[float] | None = None,
 ) -> tuple[list[Region], Int[np.ndarray, "*space"]]:
     """Regions of a map by falling peak, and for each of its pixels the number of its region, from 1; 0 is none.
 
     Blocks that share a corner touch. `affine` maps (row, column[, slice], 1) to scanner mm: 3x3 for a plane, 4x4 for a
-    volume, or for a plane that lies in space as slice 0. Raises InputError on an affine that cannot be used.
+    volume, or for a plane that lies in space as slice 0. `spacing` is that of the blocks (`priorlens.blocks`). Raises
+    InputError on an affine that cannot be used.
     """
     if affine is not None:
         _check(affine, anomaly_map.ndim)
     touching, count = ndimage.label(flagged.flagged, np.ones((3,) * flagged.flagged.ndim))
-    labels = enlarged(touching, anomaly_map.shape)
+    labels = enlarged(touching, anomaly_map.shape, spacing)
     q_values = [float(flagged.q_values[touching == number].min()) for number in range(1, count + 1)]
     found = []
     for number, (box, q_value) in enumerate(zip(ndimage.find_objects(labels), q_values, strict=True), start=1):
@@ -71,8 +76,10 @@ def regions_above(
     if affine is not None:
         _check(affine, anomaly_map.ndim)
     labels, count = ndimage.label(anomaly_map > threshold, np.ones((3,) * anomaly_map.ndim))
-    least = smallest / (1.0 if affine is None else _pixel_size(affine, anomaly_map.ndim))
-    large = np.flatnonzero(np.bincount(labels.ravel(), minlength=count + 1)[1:] >= least) + 1
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:] * (
+        1.0 if affine is None else _pixel_size(affine, anomaly_map.ndim)
+    )
+    large = np.flatnonzero(sizes >= smallest) + 1
     found, boxes = [], ndimage.find_objects(labels)
     for number in large:
         box = boxes[number - 1]

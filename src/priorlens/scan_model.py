@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
@@ -72,6 +72,12 @@ class ScanModel:
             raise InputError("what is usual was not learned for this rule and measurement; choose the model's own")
         return found
 
+    @property
+    def unit_(self) -> Literal["bit", "1"]:
+        """Of the map, as the rule says it: bits, or deviations of what is usual."""
+        in_bits = ("combined", "local", "squares")
+        return "bit" if not isinstance(self.detector, CubeModel) and self.detector.rule in in_bits else "1"
+
     def choose(self, rule: str | None) -> None:
         """Set the rule; None leaves the model's own. Raises InputError for one that the detector does not have."""
         if rule is None:
@@ -85,14 +91,13 @@ class ScanModel:
         """Of the slices or cubes of the fit, and of whom they are."""
         return self.detector.provenance_
 
-    def met(self, volume: Volume) -> str:
+    def met(self, prepared: Prepared) -> str:
         """Why a scan is no new one: the model was fitted to a slice of it. Empty where it has met none.
 
-        Raises InputError as `score`. Models of cubes, which are drawn at random, cannot tell.
+        Models of cubes, which are drawn at random, cannot tell.
         """
-        if isinstance(self.detector, CubeModel):
+        if self.preparation.dimensions == "3d":
             return ""
-        prepared = self.preparation.prepare(volume)
         seen = (image_fingerprint(image) for image in prepared.images(prepared.looked_at()))
         return (
             "the model was fitted to slices of this scan" if any(one in self.provenance_.images for one in seen) else ""
@@ -110,9 +115,11 @@ class ScanModel:
             raise InputError(f"{volume.path}: shows no slice with enough of a body; give scans like those of the fit")
         usual = self.healthy_.map_low
         if isinstance(self.detector, CubeModel):
-            cubes = prepared.cubes()
-            anomaly_map = prepared.map_of_cubes(self.detector.score(cubes), usual)
-            by_slice, nfe = _peaks(prepared, anomaly_map, slices), self.detector.nfe_ * len(cubes)
+            solid = self.preparation.dimensions == "3d"
+            pieces = prepared.cubes() if solid else [image.pixels for image in prepared.images(slices)]
+            maps = self.detector.score(pieces)
+            anomaly_map = prepared.map_of_cubes(maps, usual) if solid else prepared.map_of(slices, maps, usual)
+            by_slice, nfe = _peaks(prepared, anomaly_map, slices), self.detector.nfe_ * len(pieces)
         else:
             found = self.detector.score(prepared.images(slices))
             anomaly_map = prepared.map_of(slices, found.anomaly_map, usual)

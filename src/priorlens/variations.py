@@ -36,7 +36,8 @@ def varied(
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     centre = (size - 1) / 2
     offset = centre - turn @ (centre + rng.uniform(-SHIFT, SHIFT, 2) * size)
-    moved = np.stack([ndimage.affine_transform(channel, turn, offset, order=1) for channel in pixels])
+    # What is at the border goes on beyond it: air of a CT is no zero, and tiles may end inside the body.
+    moved = np.stack([ndimage.affine_transform(channel, turn, offset, order=1, mode="nearest") for channel in pixels])
     if intensities:
         moved = np.stack([_brightened(channel, rng) for channel in moved])
     return moved.astype(np.float32)
@@ -45,9 +46,9 @@ def varied(
 def _brightened(
     channel: Float32[np.ndarray, "rows columns"], rng: np.random.Generator
 ) -> Float32[np.ndarray, "rows columns"]:
-    """A gain, an exponent and a smooth field; zero stays zero."""
+    """A gain, an exponent and a smooth field; zero stays zero, and what is darker than that stays darker."""
     field = ndimage.zoom(rng.standard_normal((3, 3)), np.array(channel.shape) / 3, order=3)
     field = 1 + BIAS * field / max(float(field.std()), 1e-6)
     exponent = 1 + rng.uniform(-GAMMA, GAMMA)
-    relative = channel.clip(min=0) * field * (1 + rng.uniform(-GAIN, GAIN)) / _PIVOT
-    return (_PIVOT * relative.clip(min=0) ** exponent).astype(np.float32)
+    relative = channel * field.clip(min=0) * (1 + rng.uniform(-GAIN, GAIN)) / _PIVOT
+    return (_PIVOT * np.sign(relative) * np.abs(relative) ** exponent).astype(np.float32)

@@ -68,8 +68,16 @@ class Judge:
         self, anomaly_map: Float[np.ndarray, "*space"], alphas: Sequence[float]
     ) -> list[tuple[list[Region], Int[np.ndarray, "*space"]]]:
         """The same at each of several levels; the blocks are ranked once."""
-        flagged = flag(block_means(anomaly_map), self.calibration.healthy_blocks, max(alphas), self.procedure)
-        return [find_regions(anomaly_map, flagged.at(alpha), self.affine) for alpha in alphas]
+        spacing = self._spacing(anomaly_map.ndim)
+        blocks = block_means(anomaly_map, spacing)
+        flagged = flag(blocks, self.calibration.healthy_blocks, max(alphas), self.procedure)
+        return [find_regions(anomaly_map, flagged.at(alpha), self.affine, spacing) for alpha in alphas]
+
+    def _spacing(self, axes: int) -> list[float] | None:
+        """Millimetres along each axis of a scan; None of planes, whose blocks are counted in pixels."""
+        if self.affine is None or axes < 3:
+            return None
+        return [float(step) for step in np.linalg.norm(self.affine[:3, :3].astype(np.float64), axis=0)]
 
 
 def met_before(judge: Judge | None, fitted: Provenance) -> frozenset[str]:

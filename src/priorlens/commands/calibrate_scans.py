@@ -35,7 +35,9 @@ def calibrate_on_scans(
     from priorlens.volumes.scans import find_scans
 
     names = channels_of(channels) or scan_channels(folder)
-    scans = found_scans(*find_scans([healthy], channels=names, group=group, manifest=manifest))
+    scans = found_scans(
+        *find_scans([healthy], channels=names, unnamed=channels is None, group=group, manifest=manifest)
+    )
     whole = [scan for scan in scans if scan.kind == HEALTHY and not scan.mask]
     if not whole:
         raise InputError(f"{healthy}: holds no scan that is healthy as a whole; name scans without lesions")
@@ -92,7 +94,10 @@ def _entry(model: ScanModel, scan: Scan, modality: Modality | None) -> Entry | s
 
     volume = read_as(scan, modality)
     patient = patient_fingerprint(scan.group)
-    if met := fitted_to(model.provenance_, "", patient) or model.met(volume):
+    if scan.told and (met := fitted_to(model.provenance_, "", patient)):
         return met
     found = model.score(volume)
-    return entry(volume.fingerprint, patient, found.anomaly_map, {"anomaly": np.float32(found.anomaly)})
+    if met := model.met(found.prepared):
+        return met
+    values = {"anomaly": np.float32(found.anomaly)}
+    return entry(volume.fingerprint, patient, found.anomaly_map, values, volume.spacing.tolist())

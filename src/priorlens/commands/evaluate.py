@@ -86,8 +86,8 @@ def evaluate(
     Of scans, where the model is one of scans, metrics.json has the AUROC of scans and slices, also of slices of the
     same height in other patients; Dice in 3-D; and FROC, lesions found against false positives per scan.
 
-    Where the model is calibrated, metrics.json also says what verdicts at alpha .01 and .05 are worth: false alarms,
-    sensitivity, lesions found, and regions that are none. --alpha writes the verdicts themselves, as for score.
+    Where a model of images is calibrated, metrics.json also says what verdicts at alpha .01 and .05 are worth: false
+    alarms, sensitivity, lesions found, and regions that are none. --alpha writes the verdicts themselves, as for score.
 
     \b
     Examples:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,15 +35,16 @@ def evaluate_scans(
     from priorlens.volumes.scans import labelled_scans
 
     names = channels_of(channels) or scan_channels(folder)
-    scans, left_out = labelled_scans(dataset, channels=names, group=run.group, manifest=run.manifest)
+    scans, left_out = labelled_scans(
+        dataset, channels=names, unnamed=channels is None, group=run.group, manifest=run.manifest
+    )
 
-    from priorlens import volume_figures
     from priorlens.commands import scan_scoring
     from priorlens.commands.model_card import write_card
     from priorlens.commands.results import report, require_apart
     from priorlens.commands.scans_in import found_scans, write_left_out
-    from priorlens.commands.terminal import print_table
-    from priorlens.outputs import prepare_folder, write_json
+    from priorlens.errors import InputError
+    from priorlens.outputs import prepare_folder
     from priorlens.scan_model import ScanModel
 
     require_apart(out, [dataset])
@@ -54,9 +55,13 @@ def evaluate_scans(
     write_left_out(out, left_out)
     write_card(out, folder, model)
     outcomes: list[ScanOutcome] = []
+    met: list[str] = []
 
     def on_scan(scored: ScoredScan, truth: Bool[np.ndarray, "i j k"] | None) -> None:
-        outcomes.append(_outcome(scored, truth))
+        if scored.met:
+            met.append(scored.scan.name)
+        else:
+            outcomes.append(_outcome(scored, truth))
 
     failed = scan_scoring.score_scans(
         out,
@@ -70,12 +75,23 @@ def evaluate_scans(
         with_truth=True,
         on_scan=on_scan,
     )
-    metrics = volume_figures.evaluate_scans(outcomes, bootstrap=run.bootstrap)
-    facts = {"rule": model.detector.rule, "scans_failed": failed, "froc": _froc(outcomes)}
+    if not outcomes:
+        raise InputError(f"{dataset}: holds no scan that can be used and is new to the model; give others")
+    facts = {"rule": model.detector.rule, "scans_failed": failed, "scans_left_out": len(met)}
     facts |= {"planted": True} if run.planted or (dataset / "planted").is_file() else {}
-    write_json(out / "metrics.json", metrics | facts)
-    print_table(volume_figures.scan_table(metrics))
+    _write_metrics(out, outcomes, facts, run.bootstrap)
     report(out, len(scans), failed, page=run.page, what="scans", left_out=len(left_out))
+
+
+def _write_metrics(out: Path, outcomes: Sequence[ScanOutcome], facts: Mapping[str, object], bootstrap: int) -> None:
+    """Into `metrics.json`, and onto the terminal. Raises OutputError."""
+    from priorlens import volume_figures
+    from priorlens.commands.terminal import print_table
+    from priorlens.outputs import write_json
+
+    metrics = volume_figures.evaluate_scans(outcomes, bootstrap=bootstrap)
+    write_json(out / "metrics.json", {**metrics, **facts, "froc": _froc(outcomes)})
+    print_table(volume_figures.scan_table(metrics))
 
 
 def _outcome(scored: ScoredScan, truth: Bool[np.ndarray, "i j k"] | None) -> ScanOutcome:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from priorlens.volumes.scans import Scan
     from priorlens.volumes.survey import Survey
 
-SLICES = 6000
-"""Slices that a model is fitted to, at most; of more, as many of each scan, evenly spread."""
+SLICES, MEMORY = 6000, 4 * 2**30
+"""Slices that a model is fitted to, at most, and bytes that they take; of more, as many of each scan, evenly spread."""
 
 CUBES = 2000
 """Cubes, at most; each scan gives as many."""
@@ -54,11 +54,15 @@ class ScanOptions:
 
 @dataclass(frozen=True)
 class Learned:
-    """What is learned from: slices or cubes, and of each its patient and the group that is held out together."""
+    """What is learned from: slices or cubes, and of each its patient and the group that is held out together.
+
+    told: names of patients that something tells, by which they can be known again.
+    """
 
     pieces: list[Any]
     patients: list[str]
     groups: list[str]
+    told: set[str]
 
 
 def fit_scans(
@@ -125,24 +129,28 @@ def _new_detector(
     """The detector of slices or cubes, still to be fitted, and what its `fit` takes beside these."""
     from priorlens.commands.fitting import new_detector
 
-    if dimensions == "3d":
+    if method == "klip" or dimensions == "3d":
         from priorlens.cube_model import CubeModel
 
         if given := next((name for name, value in own.items() if value), None):
-            raise typer.BadParameter(f"--{given} is not for --dimensions 3d; leave it out")
+            raise typer.BadParameter(f"--{given} is for images; priors of scans are trained here, on scans as they are")
         return CubeModel(steps=shared["steps"], seed=shared["seed"]), {}
-    if own.get("physics"):
-        raise typer.BadParameter("--physics is for images; slices of scans are learned as they are")
     detector, _, measured = new_detector(method, {**shared, "intensity": "range"}, own)
     return detector, measured
 
 
 def _set_aside(scans: Sequence[Scan], seed: int, share: float | None) -> tuple[list[Scan], list[Scan]]:
     """Scans to fit to, and those of other patients to calibrate with: only such as are known to be healthy."""
+    from priorlens.errors import InputError
     from priorlens.held_out import set_aside
 
     whole = [scan for scan in scans if scan.mask is None]
     if len(whole) < len(scans):  # scans with lesions cannot say how high healthy ones score
+        if share:
+            raise InputError(
+                f"--aside {share:g}: some scans have a lesion mask, and only wholly healthy ones can be kept aside; "
+                "leave --aside out and calibrate with others"
+            )
         return list(scans), []
     kept, left = set_aside([scan.group for scan in scans], seed, share)
     return [scans[i] for i in kept], [scans[i] for i in left]
@@ -187,13 +195,17 @@ def _surveyed(scans: Sequence[Scan], plane: Any, modality: Modality | None) -> l
     from priorlens.commands.scans_in import read_as
     from priorlens.commands.terminal import progress_bar, warn
     from priorlens.errors import InputError
+    from priorlens.volumes.reading import read_lesions
     from priorlens.volumes.survey import survey
 
     found = []
     with progress_bar("looking at scans", len(scans)) as advance:
         for scan in scans:
             try:
-                found.append((scan, survey(read_as(scan, modality), plane)))
+                volume = read_as(scan, modality)
+                if scan.mask:
+                    read_lesions(scan, volume)  # one that does not fit is told now, and stops nothing
+                found.append((scan, survey(volume, plane)))
             except InputError as error:
                 warn(str(error))
             advance()
@@ -216,7 +228,7 @@ def _pieces(scans: Sequence[Scan], preparation: ScanPreparation, seed: int, moda
     from priorlens.commands.terminal import progress_bar
     from priorlens.volumes.reading import read_lesions
 
-    learned = Learned([], [], [])
+    learned = Learned([], [], [], {scan.group for scan in scans if scan.told})
     patients = len({scan.group for scan in scans})
     rng = np.random.default_rng([seed, 2])
     with progress_bar("preparing scans", len(scans)) as advance:
@@ -229,18 +241,24 @@ def _pieces(scans: Sequence[Scan], preparation: ScanPreparation, seed: int, moda
                 found: list[tuple[int, Any]] = list(enumerate(cubes))
             else:
                 slices = prepared.without_lesions(lesions)
-                step = max(1.0, len(slices) * len(scans) / SLICES)
+                step = _step(len(slices) * len(scans), sum(one.pixels.nbytes for one in prepared.images(slices[:1])))
                 chosen = [slices[int(place)] for place in np.arange(0, len(slices), step)]
                 found = [(index, image) for index in chosen for image in prepared.images([index])]
             for index, piece in found:
                 learned.pieces.append(piece)
                 learned.patients.append(scan.group)
-                learned.groups.append(scan.group if patients >= FEW else f"{scan.group} slab {index // SLAB}")
+                whole = patients >= FEW or preparation.dimensions == "3d"  # cubes overlap, wherever they lie
+                learned.groups.append(scan.group if whole else f"{scan.group} slab {index // SLAB}")
             advance()
     if patients < FEW and preparation.dimensions != "3d":
         _vary(learned, preparation.units == "arbitrary", rng)
     _require_enough(scans, learned)
     return learned
+
+
+def _step(slices: int, nbytes: int) -> float:
+    """Of so many slices, each of so many bytes, one in how many is learned from."""
+    return max(1.0, slices / min(SLICES, MEMORY // max(1, nbytes)))
 
 
 def _vary(learned: Learned, intensities: bool, rng: np.random.Generator) -> None:
@@ -268,29 +286,44 @@ def _require_enough(scans: Sequence[Scan], learned: Learned) -> None:
 
 def _fit(detector: AnoDODE | KLIPModel | CubeModel, learned: Learned, measured: dict[str, Any], **options: Any) -> None:
     """Held out are groups; known again later are patients."""
+    from priorlens.cube_model import CubeModel
     from priorlens.provenance import patient_fingerprint
 
-    detector.fit(learned.pieces, groups=learned.groups, **measured, **options)
-    known = frozenset(map(patient_fingerprint, learned.patients))
+    pieces = learned.pieces
+    if isinstance(detector, CubeModel):
+        pieces = [getattr(piece, "pixels", piece) for piece in pieces]
+    detector.fit(pieces, groups=learned.groups, **measured, **options)
+    known = frozenset(map(patient_fingerprint, learned.told))
     detector.provenance_ = replace(detector.provenance_, patients=known)
-    detector.trained_on_ = {**detector.trained_on_, "patients": len(known)}
+    detector.trained_on_ = {**detector.trained_on_, "patients": len(set(learned.patients))}
 
 
 def _fingerprint(scans: Sequence[Scan]) -> str:
-    """Of the scans' files, whatever their names and order."""
+    """Of each scan's files and its mask, in their order, and of whose they are: all that the slices depend on."""
+    from hashlib import sha256
+
     from priorlens.datasets import Case, fingerprint
 
-    paths = [path for scan in scans for path in scan.files]
-    return fingerprint([Case(path, str(path), "") for path in paths])
+    digest = sha256()
+    for scan in scans:
+        paths = [*scan.files, *([scan.mask] if scan.mask else [])]
+        digest.update("\n".join([scan.group, *(fingerprint([Case(path, "", "")]) for path in paths)]).encode())
+    return digest.hexdigest()
 
 
 def _calibrate(model: ScanModel, out: Path, aside: Sequence[Scan], modality: Modality | None) -> None:
     """On the scans kept aside, where there are enough."""
+    from priorlens.calibration import discard_outdated
     from priorlens.commands.calibrate_scans import calibrate_scans
     from priorlens.commands.terminal import warn
     from priorlens.conformal import FEWEST_PATIENTS
+    from priorlens.errors import InputError
 
+    discard_outdated(out)
     if len({scan.group for scan in aside}) < FEWEST_PATIENTS:
         warn(f"{out}: no scans were kept aside for p-values; priorlens calibrate {out} HEALTHY does it with others")
         return
-    calibrate_scans(model, out, aside, modality)
+    try:
+        calibrate_scans(model, out, aside, modality)
+    except InputError as error:
+        warn(f"{error}; there are no p-values until then")

@@ -35,7 +35,8 @@ class ScoredScan:
     """A scored scan, what is said of it, and the places that stand out in it.
 
     regions, labels: by calibration where there is an alpha; else of more than 100 mm^3 above what 99.99 % of healthy
-    pixels stay below. seconds: to score it, without reading and writing.
+    pixels stay below. seconds: to score it, without reading and writing. met: why it is no new one to the model, which
+    has then no p-value for it; else empty.
     """
 
     scan: Scan
@@ -45,6 +46,7 @@ class ScoredScan:
     regions: Sequence[Region]
     labels: Int[np.ndarray, "i j k"]
     seconds: float
+    met: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ def _row(one: ScoredScan | FailedScan, said: Sequence[str], alpha: float | None)
     if judgement:
         verdict = [f"{judgement.p_value:.6g}"]
         verdict += [verdict_of(judgement.p_value, alpha)] if alpha is not None else []
+    elif said:
+        verdict = [""] * len(said)
     highest = int(np.argmax(scores.slice_anomaly))
     place = [str(scores.slices[highest]), f"{scores.heights[highest]:.2f}"]
     counts = [str(len(one.regions)), str(len(scores.slices))]

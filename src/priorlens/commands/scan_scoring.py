@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 
+from priorlens.calibrating import fitted_to
 from priorlens.calibration import calibrated_setups, model_hash, read_calibration
 from priorlens.commands.results import MAPS, OVERLAYS
 from priorlens.commands.scan_options import Modality
@@ -34,7 +36,7 @@ from priorlens.regions import regions_above
 from priorlens.report.book import PAGE, discard_report
 from priorlens.report.facts import CURVES, METRICS
 from priorlens.result_folder import SCORES, SPECTRUM
-from priorlens.scan_model import ScanModel, setup_of_scans
+from priorlens.scan_model import ScanModel, ScanScores, setup_of_scans
 from priorlens.verdicts import Judge
 from priorlens.volumes.dicom_files import Series
 from priorlens.volumes.dicom_map import write_parametric_map
@@ -43,6 +45,7 @@ from priorlens.volumes.dicom_result import MadeBy
 from priorlens.volumes.dicom_segmentation import write_segmentation
 from priorlens.volumes.reading import read_lesions
 from priorlens.volumes.scans import Scan
+from priorlens.volumes.volume import Volume
 
 OnScan = Callable[[ScoredScan, Bool[np.ndarray, "i j k"] | None], None]
 
@@ -86,7 +89,7 @@ def score_scans(
     written. Raises OutputError.
     """
     _remove_earlier(out, scans)
-    made_by = MadeBy(model.describe()["method"], folder.resolve().name, model_hash(folder))
+    made_by = MadeBy(model.describe()["method"], folder.resolve().name, model_hash(folder), model.unit_)
     results: list[ScoredScan | FailedScan] = []
     try:
         with progress_bar("scoring scans", len(scans)) as advance:
@@ -120,23 +123,34 @@ def _scored(model: ScanModel, scan: Scan, judge: Judge | None, modality: Modalit
     start = time.perf_counter()
     scores = model.score(volume)
     seconds = time.perf_counter() - start
-    if judge:
-        own = replace(judge, affine=volume.affine)
-        judgement = own.judge(scores.anomaly, scores.anomaly_map)
-        if patient_fingerprint(scan.group) in model.provenance_.patients | frozenset(judge.calibration.patients):
-            warn(f"{scan.path}: the model was fitted to or calibrated on this patient; its p-value means nothing")
+    met = _met(model, judge, scan, volume, scores)
+    if met:
+        warn(f"{scan.path}: {met}; what is said of it is too good")
+    judgement = None
+    if judge and not met:
+        judgement = replace(judge, affine=volume.affine).judge(scores.anomaly, scores.anomaly_map)
         if judge.alpha is not None:
-            return ScoredScan(scan, volume, scores, judgement, judgement.regions, judgement.labels, seconds)
-    else:
-        judgement = None
+            return ScoredScan(scan, volume, scores, judgement, judgement.regions, judgement.labels, seconds, met)
     regions, labels = regions_above(scores.anomaly_map, model.healthy_.map_high, volume.affine, SMALLEST)
-    return ScoredScan(scan, volume, scores, judgement, regions, labels, seconds)
+    return ScoredScan(scan, volume, scores, judgement, regions, labels, seconds, met)
+
+
+def _met(model: ScanModel, judge: Judge | None, scan: Scan, volume: Volume, scores: ScanScores) -> str:
+    """Why a scan is no new one to the model or its calibration; empty where it is new."""
+    patient = patient_fingerprint(scan.group) if scan.told else None
+    if why := fitted_to(model.provenance_, "", patient) or model.met(scores.prepared):
+        return why
+    calibration = judge.calibration if judge else None
+    if calibration and (volume.fingerprint in calibration.images or patient in calibration.patients):
+        return "the model was calibrated on this patient"
+    return ""
 
 
 def _light(one: ScoredScan) -> ScoredScan:
     """Without what takes memory: only the tables are still to be written of it."""
     empty = np.zeros((0, 0, 0), np.int32)
-    volume = replace(one.volume, voxels=one.volume.voxels[:, :0])
+    nothing = np.empty((len(one.volume.channels), 0, 0, 0), np.float32)
+    volume = replace(one.volume, voxels=nothing)
     judgement = one.judgement and replace(one.judgement, labels=empty)
     stripped = replace(one.scores.prepared, volume=volume, stack=empty[None].astype(np.float32), body=empty > 0)
     scores = replace(one.scores, anomaly_map=empty.astype(np.float32), body=empty > 0, prepared=stripped)
@@ -165,6 +179,10 @@ def _write_dicom(out: Path, one: ScoredScan, model: ScanModel, made_by: MadeBy) 
 
 def _remove_earlier(out: Path, scans: Sequence[Scan]) -> None:
     """What an earlier run wrote under the names of this one, lest it be taken for a result of this one."""
+    inputs = {os.path.realpath(path) for scan in scans for path in (*scan.files, *([scan.mask] if scan.mask else []))}
+    for path in _results_of(out, scans):
+        if os.path.realpath(path) in inputs:
+            raise OutputError(f"{path}: is an input, and a result would take its place; choose another --out")
     discard_report(out / PAGE)
     for path in _results_of(out, scans):
         try:

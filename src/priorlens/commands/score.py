@@ -87,6 +87,7 @@ def score(
                      with --alpha: whether that is at most alpha, and the
                      number of places that stand out, listed in regions.csv
       patients.csv   with --group or --manifest: the same for whole patients
+                     (of images; a scan is judged as a whole)
 
     \b
     Of scans, where the model is one of scans:

@@ -31,7 +31,7 @@ def score_scans(
     from priorlens.volumes.scans import find_scans
 
     names = channels_of(channels) or scan_channels(folder)
-    scans, left_out = find_scans(list(inputs), channels=names, group=group, manifest=manifest)
+    scans, left_out = find_scans(list(inputs), channels=names, unnamed=channels is None, group=group, manifest=manifest)
 
     from priorlens.commands import scan_scoring
     from priorlens.commands.model_card import write_card

@@ -48,8 +48,10 @@ class Canvas:
         centre = [(first + last) / 2 for first, last in box]
         return cls(tuple(source), tuple(centre), tuple(step), tuple(shape), tuple(tile))
 
-    def to_canvas(self, voxels: Float32[np.ndarray, "*before"]) -> Float32[np.ndarray, "*after"]:
-        """The last axes resampled linearly, anti-aliased when shrinking; 0 beyond the scan."""
+    def to_canvas(self, voxels: Float32[np.ndarray, "*before"], beyond: float = 0.0) -> Float32[np.ndarray, "*after"]:
+        """The last axes resampled linearly, anti-aliased when shrinking; `beyond` where there is no scan."""
+        if beyond:
+            return self.to_canvas(voxels - np.float32(beyond)) + np.float32(beyond)
         for axis, (side, centres, step) in enumerate(zip(self.source, self._centres(), self.step, strict=True)):
             weights = linear_weights(side, centres, 1 / step)
             weights = weights.multiply(((centres > -0.5 - 1e-6) & (centres < side - 0.5 + 1e-6))[:, None]).tocsr()

@@ -54,14 +54,16 @@ def _cut_away(empty: Bool[np.ndarray, "i j k"]) -> bool:
 def _otsu(voxels: Float32[np.ndarray, "i j k"]) -> float:
     from skimage.filters import threshold_otsu
 
-    return float(threshold_otsu(voxels)) if np.ptp(voxels) > 0 else float(voxels.max())
+    return float(threshold_otsu(voxels.ravel())) if np.ptp(voxels) > 0 else float(voxels.max())
 
 
 def _largest(inside: Bool[np.ndarray, "i j k"]) -> Bool[np.ndarray, "i j k"]:
     pieces, count = ndimage.label(inside)
     if count <= 1:
         return inside
-    sizes = np.bincount(pieces.ravel())
+    sizes = np.zeros(count + 1, np.int64)
+    for plane in pieces:  # all at once they would be copied
+        sizes += np.bincount(plane.ravel(), minlength=count + 1)
     sizes[0] = 0
     return pieces == int(sizes.argmax())
 

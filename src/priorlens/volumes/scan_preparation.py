@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float32, Float64
 
 from priorlens.errors import InputError
 from priorlens.images import Image
+from priorlens.normalise import CLIP
 from priorlens.volumes.canvas import Canvas
 from priorlens.volumes.scan_body import scan_body
 from priorlens.volumes.volume import Layout, Plane, Units, Volume, closest_axes, spacing_of
@@ -51,6 +52,11 @@ class ScanPreparation:
         )
         return cls(**{**config, "channels": tuple(config["channels"]), "intensities": tuple(intensities)})
 
+    @property
+    def background(self) -> float:
+        """Intensity beyond the scan: that of air."""
+        return CLIP[0] if self.units == "HU" else 0.0
+
     def prepare(self, volume: Volume) -> Prepared:
         """What the model sees of a scan.
 
@@ -66,6 +72,7 @@ class ScanPreparation:
             for plane, scaled in zip(volume.voxels[channel], stack[channel], strict=True):  # memory stays bounded
                 scaled[...] = curve.apply(plane)
         if volume.units == "arbitrary":
+            stack = np.maximum(stack, 0, out=stack)  # darker than background is nothing
             stack *= body
         affine = layout.affine(volume.affine, volume.shape)
         return Prepared(self, volume, layout, affine, layout.to_stack(stack), layout.to_stack(body))
@@ -77,6 +84,12 @@ class ScanPreparation:
             raise InputError(
                 f"{volume.path}: has {words[volume.units]}, this model's scans have {words[self.units]}; "
                 "give scans of the model's modality, or name it with --modality"
+            )
+        names = [(own.lower(), given.lower()) for own, given in zip(self.channels, volume.channels, strict=False)]
+        if any(own and given and own != given for own, given in names):
+            raise InputError(
+                f"{volume.path}: has the channels {', '.join(volume.channels)}, this model takes "
+                f"{', '.join(self.channels)} in this order; name the same with --channels"
             )
         if len(volume.channels) != len(self.channels):
             raise InputError(
@@ -132,13 +145,13 @@ class Prepared:
         return [
             Image(np.ascontiguousarray(tile), self.volume.path / f"slice {index}", 1.0)
             for index in slices
-            for tile in canvas.tiles(canvas.to_canvas(self._channels(index)))
+            for tile in canvas.tiles(canvas.to_canvas(self._channels(index), self.preparation.background))
         ]
 
     def cubes(self) -> list[Float32[np.ndarray, "channel size size size"]]:
         """What a model of whole scans sees: overlapping cubes."""
         canvas = self.canvas
-        return canvas.tiles(canvas.to_canvas(self.stack))
+        return canvas.tiles(canvas.to_canvas(self.stack, self.preparation.background))
 
     def without_lesions(self, lesions: Bool[np.ndarray, "i j k"] | None) -> list[int]:
         """Slices that hold enough of the body and nothing of these lesions, if there are any."""
@@ -152,7 +165,7 @@ class Prepared:
     ) -> list[Float32[np.ndarray, "channel size size size"]]:
         """Cubes from random places of the body, at most so many, that hold nothing of these lesions."""
         canvas, side = self.canvas, self.preparation.size
-        whole = canvas.to_canvas(self.stack)
+        whole = canvas.to_canvas(self.stack, self.preparation.background)
         body = canvas.to_canvas(self.body.astype(np.float32)) > 0.5
         hit = np.zeros(body.shape, bool)
         if lesions is not None:

@@ -56,6 +56,11 @@ class Scan:
     mask: Path | None = None
 
     @property
+    def told(self) -> bool:
+        """Whether anything tells the patient: else its name is the scan's own, and may be another patient's too."""
+        return self.group != self.name
+
+    @property
     def files(self) -> list[Path]:
         """All files that it is read from, in the order of its channels and slices; each once."""
         found: dict[Path, None] = {}
@@ -87,12 +92,14 @@ def find_scans(
     channels: Sequence[str] | None = None,
     group: str | None = None,
     manifest: Path | None = None,
+    unnamed: bool = False,
 ) -> tuple[list[Scan], list[LeftOut]]:
     """Every scan among `inputs`, files or folders (searched in depth, in natural order, hidden files left out), and
     what is not used. Which names tell channels, patients and masks: see `layouts.tell`.
 
     `channels` are the names to take, whatever their case; patients that lack one are left out. None will do where every
-    scan is one file without choice. DICOM series have no such name; each is a scan of the patient of its PatientID.
+    scan is one file without choice; with `unnamed`, a file whose channel nothing tells is taken for the only one named.
+    DICOM series have no such name; each is a scan of the patient of its PatientID.
     `group` and `manifest` as for `datasets.find_cases`; a manifest's file is any one of a scan's files. With neither,
     a scan whose patient nothing tells is a patient of its own.
 
@@ -106,7 +113,7 @@ def find_scans(
     else:
         studies, left_out = find_studies(inputs)
     _require_some(studies, left_out, _where(inputs, manifest))
-    chosen, lacking = with_channels(studies, channels, _where(inputs, manifest))
+    chosen, lacking = with_channels(studies, channels, _where(inputs, manifest), unnamed=unnamed)
     return _with_rows(_named(chosen, pattern), manifest, rows), left_out + lacking
 
 
@@ -134,7 +141,12 @@ def healthy_scans(
 
 
 def labelled_scans(
-    folder: Path, *, channels: Sequence[str] | None = None, group: str | None = None, manifest: Path | None = None
+    folder: Path,
+    *,
+    channels: Sequence[str] | None = None,
+    group: str | None = None,
+    manifest: Path | None = None,
+    unnamed: bool = False,
 ) -> tuple[list[Scan], list[LeftOut]]:
     """The scans of `test/<kind>` under `folder`, kind `good` being healthy; or, without `test`, those of patients whose
     masks lie beside them: of kind "lesion" where there is a mask, else healthy.
@@ -149,7 +161,7 @@ def labelled_scans(
     """
     pattern, rows = patients_by(group, manifest)
     if not (folder / "test").is_dir():
-        return _labelled_by_masks(folder, channels, pattern, manifest, rows)
+        return _labelled_by_masks(folder, channels, pattern, manifest, rows, unnamed)
     kinds = kinds_of(folder / "test")
     refuse_masks_of_no_kind(folder / "ground_truth", kinds)
     studies: list[Study] = []
@@ -161,7 +173,7 @@ def labelled_scans(
         studies += [replace(study, kind=kind) for study in of_kind]
         left_out += unused
     _require_some(studies, left_out, str(folder / "test"))
-    chosen, lacking = with_channels(studies, channels, str(folder / "test"))
+    chosen, lacking = with_channels(studies, channels, str(folder / "test"), unnamed=unnamed)
     scans = []
     for kind in kinds:
         of_this = _named([study for study in chosen if study.kind == kind], pattern)
@@ -175,10 +187,11 @@ def _labelled_by_masks(
     pattern: re.Pattern[str] | None,
     manifest: Path | None,
     rows: dict[Path, Row],
+    unnamed: bool,
 ) -> tuple[list[Scan], list[LeftOut]]:
     studies, left_out = find_studies([folder])
     _require_some(studies, left_out, str(folder))
-    chosen, lacking = with_channels(studies, channels, str(folder))
+    chosen, lacking = with_channels(studies, channels, str(folder), unnamed=unnamed)
     scans = _with_rows(_named(chosen, pattern), manifest, rows)
     # A mask speaks only where the manifest does not: "" there is no statement.
     told = {path for path, row in rows.items() if row.kind}

@@ -133,11 +133,12 @@ def _studies(found: Iterable[FoundFile]) -> tuple[list[Study], list[LeftOut]]:
 
 
 def with_channels(
-    studies: Sequence[Study], channels: Sequence[str] | None, where: str
+    studies: Sequence[Study], channels: Sequence[str] | None, where: str, *, unnamed: bool = False
 ) -> tuple[list[Study], list[LeftOut]]:
     """Studies of which each is one scan: with one source for each channel, in the order of `channels`.
 
-    Several files of one channel are a scan each, if no other channel is asked for.
+    Several files of one channel are a scan each, if no other channel is asked for. unnamed: a file or series whose
+    channel nothing tells will do too, where one channel is asked for.
 
     Raises:
         InputError: `channels` is None and there are several to choose from; or none of the studies has them.
@@ -149,7 +150,8 @@ def with_channels(
         raise InputError(f"--channels {' '.join(channels)}: names none, or one twice; correct it")
     complete, left_out = [], []
     for study in studies:
-        having = [[s for s in study.sources if s.channel.lower() == channel] for channel in wanted]
+        will_do = {"", wanted[0]} if unnamed and len(wanted) == 1 else set(wanted)
+        having = [[s for s in study.sources if s.channel.lower() in will_do & {c, ""}] for c in wanted]
         if len(wanted) == 1:
             complete += [replace(study, sources=(source,)) for source in having[0]]
         elif all(len(sources) == 1 for sources in having):

@@ -101,6 +101,8 @@ def _intensity(
     mode = mode or ("window" if hounsfield else "robust")
     if mode == "window" and not hounsfield:
         raise InputError("a window in Hounsfield units is for CT, these scans have none; choose robust or landmarks")
+    if window and mode != "window":
+        raise InputError(f"--window is of Hounsfield units (CT), which --intensity {mode} does not use; leave one out")
     if mode == "window":
         low, high = window or (-160.0, 240.0)
         return VoxelIntensity("window", low, high)
