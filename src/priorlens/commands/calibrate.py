@@ -24,7 +24,7 @@ from priorlens.commands.options import (
     set_up,
     use_threads,
 )
-from priorlens.commands.scan_options import Channels, ModalityOf
+from priorlens.commands.scan_options import Channels, ModalityOf, SeriesOf
 
 if TYPE_CHECKING:
     from priorlens.anodode import AnoDODE
@@ -50,6 +50,7 @@ def calibrate(
     group: Group = None,
     manifest: Manifest = None,
     channels: Channels = None,
+    series: SeriesOf = None,
     modality: ModalityOf = None,
     threads: Threads = None,
 ) -> None:
@@ -77,9 +78,11 @@ def calibrate(
     if (healthy / "train").is_dir() or (healthy / "test").is_dir():
         raise InputError(f"{healthy}: is a data set with train/ or test/; name a folder of healthy images itself")
     if of_scans(model, physics, noise, posterior, recipe, window, block):
-        calibrate_on_scans(model, healthy, rule and rule.value, channels, modality, group=group, manifest=manifest)
+        calibrate_on_scans(
+            model, healthy, rule and rule.value, channels, modality, series=series, group=group, manifest=manifest
+        )
         return
-    refuse_scans(channels, modality, [healthy])
+    refuse_scans(channels or series, modality, [healthy])
     setting = {"rule": rule, "physics": physics, "noise": noise, "posterior": posterior, "recipe": recipe}
     _calibrate_on_images(model, healthy, {**setting, "window": window, "block": block}, group, manifest)
 

@@ -22,6 +22,7 @@ def calibrate_on_scans(
     channels: str | None,
     modality: Modality | None,
     *,
+    series: str | None,
     group: str | None,
     manifest: Path | None,
 ) -> None:
@@ -35,9 +36,8 @@ def calibrate_on_scans(
     from priorlens.volumes.scans import find_scans
 
     names = channels_of(channels) or scan_channels(folder)
-    scans = found_scans(
-        *find_scans([healthy], channels=names, unnamed=channels is None, group=group, manifest=manifest)
-    )
+    found = find_scans([healthy], channels=names, unnamed=channels is None, group=group, manifest=manifest)
+    scans = found_scans(*with_series(*found, series, one_kind=True))
     whole = [scan for scan in scans if scan.kind == HEALTHY and not scan.mask]
     if not whole:
         raise InputError(f"{healthy}: holds no scan that is healthy as a whole; name scans without lesions")

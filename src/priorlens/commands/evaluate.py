@@ -28,7 +28,7 @@ from priorlens.commands.options import (
     Threads,
     use_threads,
 )
-from priorlens.commands.scan_options import Channels, DicomOut, ModalityOf
+from priorlens.commands.scan_options import Channels, DicomOut, ModalityOf, SeriesOf
 
 
 def evaluate(
@@ -57,6 +57,7 @@ def evaluate(
     group: Group = None,
     manifest: Manifest = None,
     channels: Channels = None,
+    series: SeriesOf = None,
     modality: ModalityOf = None,
     dicom: DicomOut = False,
     overwrite: Overwrite = False,
@@ -112,11 +113,12 @@ def evaluate(
             alpha=alpha,
             procedure=fdr and fdr.value,
             channels=channels,
+            series=series,
             modality=modality,
             dicom=dicom,
         )
         return
-    refuse_scans(channels, modality, [dataset])
+    refuse_scans(channels or series, modality, [dataset])
     evaluate_images(
         model,
         dataset,

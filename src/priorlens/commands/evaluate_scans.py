@@ -27,17 +27,18 @@ def evaluate_scans(
     alpha: float | None,
     procedure: str | None,
     channels: str | None,
+    series: str | None,
     modality: Modality | None,
     dicom: bool,
 ) -> None:
     """Measure a model on scans with known truth; see `priorlens.commands.evaluate`."""
+    from priorlens.commands.scans_in import with_series
     from priorlens.commands.score_scans import scan_channels
     from priorlens.volumes.scans import labelled_scans
 
     names = channels_of(channels) or scan_channels(folder)
-    scans, left_out = labelled_scans(
-        dataset, channels=names, unnamed=channels is None, group=run.group, manifest=run.manifest
-    )
+    found = labelled_scans(dataset, channels=names, unnamed=channels is None, group=run.group, manifest=run.manifest)
+    scans, left_out = with_series(*found, series)
 
     from priorlens.commands import scan_scoring
     from priorlens.commands.model_card import write_card

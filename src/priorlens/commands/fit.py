@@ -27,7 +27,16 @@ from priorlens.commands.fit_options import (
     WhatToLearn,
 )
 from priorlens.commands.options import Group, Manifest, Threads, use_threads
-from priorlens.commands.scan_options import AxisOf, Channels, DimensionsOf, ModalityOf, Neighbours, Spacing, Window
+from priorlens.commands.scan_options import (
+    AxisOf,
+    Channels,
+    DimensionsOf,
+    ModalityOf,
+    Neighbours,
+    SeriesOf,
+    Spacing,
+    Window,
+)
 
 
 def fit(
@@ -48,6 +57,7 @@ def fit(
     group: Group = None,
     manifest: Manifest = None,
     channels: Channels = None,
+    series: SeriesOf = None,
     modality: ModalityOf = None,
     axis: AxisOf = None,
     dimensions: DimensionsOf = None,
@@ -96,7 +106,7 @@ def fit(
 
     use_threads(threads)
     shared: dict[str, Any] = {"size": size, "steps": steps, "seed": seed}
-    scans = ScanOptions(modality, channels, axis, dimensions, spacing, neighbours, window)
+    scans = ScanOptions(modality, channels, series, axis, dimensions, spacing, neighbours, window)
     if is_scan_path(healthy):
         if intensity and not intensity.of_scans:
             raise typer.BadParameter(f"--intensity {intensity.value} is for images; give window, robust or landmarks")

@@ -41,6 +41,7 @@ class ScanOptions:
 
     modality: Modality | None
     channels: str | None
+    series: str | None
     axis: Axis | None
     dimensions: Seen | None
     spacing: float | None
@@ -83,12 +84,13 @@ def fit_scans(
     """Learn what healthy scans look like; see `priorlens.commands.fit`."""
     from priorlens.commands import model_folder
     from priorlens.commands.fitting import train
-    from priorlens.commands.scans_in import found_scans
+    from priorlens.commands.scans_in import found_scans, with_series
     from priorlens.cube_model import CubeModel
     from priorlens.scan_model import ScanModel
     from priorlens.volumes.scans import healthy_scans
 
-    scans = found_scans(*healthy_scans(healthy, channels=channels_of(options.channels), group=group, manifest=manifest))
+    found = healthy_scans(healthy, channels=channels_of(options.channels), group=group, manifest=manifest)
+    scans = found_scans(*with_series(*found, options.series, one_kind=True))
     dimensions = (options.dimensions or Seen.flat).value
     detector, measured = _new_detector(method, dimensions, shared, own)
     model_folder.claim(out, resume=resume, overwrite=overwrite)

@@ -40,6 +40,14 @@ Channels = Annotated[
         help="scans: which of a patient's scans to take, by the names in their files, such as flair or flair,t1ce.",
     ),
 ]
+SeriesOf = Annotated[
+    str | None,
+    typer.Option(
+        "--series",
+        metavar="REGEX",
+        help="scans: which DICOM series to take, by a part of their descriptions, such as 'flair' or '^ax t2'.",
+    ),
+]
 ModalityOf = Annotated[
     Modality | None,
     typer.Option(

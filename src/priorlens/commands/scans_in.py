@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,41 @@ if TYPE_CHECKING:
 LEFT_OUT = "left_out.csv"
 
 _NAMED = 20
+
+
+def with_series(
+    scans: Sequence[Scan], left_out: Sequence[LeftOut], series: str | None, *, one_kind: bool = False
+) -> tuple[list[Scan], list[LeftOut]]:
+    """The scans whose DICOM series has a description that `--series` matches; those that are no DICOM stay.
+
+    one_kind: a patient's series must not be told apart only by their descriptions: all would be learned as one kind.
+
+    Raises InputError for an expression that is none, or where one must be chosen.
+    """
+    from priorlens.errors import InputError
+    from priorlens.volumes.left_out import LeftOut
+
+    try:
+        pattern = re.compile(series, re.IGNORECASE) if series else None
+    except re.error as error:
+        raise InputError(f"{series}: is not a regular expression ({error}); correct --series") from error
+    kept, others = [], list(left_out)
+    described: dict[str, set[str]] = {}
+    for scan in scans:
+        description = getattr(scan.sources[0], "description", None)
+        if description is None or not pattern or pattern.search(description):
+            kept.append(scan)
+            described.setdefault(scan.group, set()).update({description} if description else ())
+        else:
+            reason = f"{scan.path}: its series {description!r} is not among those of --series; name another to take it"
+            others.append(LeftOut(scan.path, reason))
+    several = next((names for names in described.values() if len(names) > 1), None)
+    if one_kind and several:
+        names = ", ".join(sorted(several))
+        raise InputError(f"{scans[0].path}: patients have several series ({names}); choose one kind with --series")
+    if not kept:
+        raise InputError(f"--series {series}: matches none of the {len(scans)} scans; correct it")
+    return kept, others
 
 
 def found_scans(scans: list[Scan], left_out: Sequence[LeftOut]) -> list[Scan]:

@@ -28,7 +28,7 @@ from priorlens.commands.options import (
     Threads,
     use_threads,
 )
-from priorlens.commands.scan_options import Channels, DicomOut, ModalityOf
+from priorlens.commands.scan_options import Channels, DicomOut, ModalityOf, SeriesOf
 
 if TYPE_CHECKING:
     pass
@@ -58,6 +58,7 @@ def score(
     group: Group = None,
     manifest: Manifest = None,
     channels: Channels = None,
+    series: SeriesOf = None,
     modality: ModalityOf = None,
     dicom: DicomOut = True,
     overwrite: Overwrite = False,
@@ -126,6 +127,7 @@ def score(
             alpha=alpha,
             procedure=fdr and fdr.value,
             channels=channels,
+            series=series,
             modality=modality,
             group=group,
             manifest=manifest,
@@ -135,7 +137,7 @@ def score(
             page=page,
         )
         return
-    refuse_scans(channels, modality, inputs or [])
+    refuse_scans(channels or series, modality, inputs or [])
     score_images(
         model,
         out,

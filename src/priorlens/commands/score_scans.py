@@ -19,6 +19,7 @@ def score_scans(
     alpha: float | None,
     procedure: str | None,
     channels: str | None,
+    series: str | None,
     modality: Modality | None,
     group: str | None,
     manifest: Path | None,
@@ -28,10 +29,13 @@ def score_scans(
     page: bool,
 ) -> None:
     """Say how abnormal scans are, and where; see `priorlens.commands.score`."""
+    from priorlens.commands.scans_in import with_series
     from priorlens.volumes.scans import find_scans
 
     names = channels_of(channels) or scan_channels(folder)
-    scans, left_out = find_scans(list(inputs), channels=names, unnamed=channels is None, group=group, manifest=manifest)
+    scans, left_out = with_series(
+        *find_scans(list(inputs), channels=names, unnamed=channels is None, group=group, manifest=manifest), series
+    )
 
     from priorlens.commands import scan_scoring
     from priorlens.commands.model_card import write_card
