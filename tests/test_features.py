@@ -81,6 +81,18 @@ def test_grey_is_colour_three_times(pyramid):
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize(("channels", "shown"), [(2, 1), (4, 1), (6, 3), (9, 3)])
+def test_features_of_more_channels_stand_side_by_side(pyramid, channels, shown):
+    """Every three as colour where they are so many, else each as grey; in the order of the channels."""
+    images = torch.rand(2, channels, 64, 64, generator=torch.Generator().manual_seed(4))
+    found = pyramid(images)
+    parts = [pyramid(images[:, first : first + shown]) for first in range(0, channels, shown)]
+    assert len(found) == len(pyramid.scales)
+    for level, (scale, together) in enumerate(zip(pyramid.scales, found, strict=True)):
+        assert together.shape[1] == scale.channels * channels // shown
+        assert torch.equal(together, torch.cat([part[level] for part in parts], 1))
+
+
 def test_bfloat16_costs_little(pyramid):
     """Relative to the spread of a level, below 5 % root mean square (measured: 3.4)."""
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2))

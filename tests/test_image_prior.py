@@ -29,6 +29,8 @@ def small():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(image_prior, "_DENOISER", (8, 8))
         patch.setattr(image_prior, "_VARIANCE", (8, 8))
+        patch.setattr(image_prior, "_DENOISER_3D", (8, 8))
+        patch.setattr(image_prior, "_VARIANCE_3D", (8, 8))
         yield
     torch.set_num_threads(threads)
 
@@ -144,7 +146,9 @@ def test_patches_leave_no_seam_where_place_does_not_matter():
 # --- a file
 
 
-@pytest.mark.parametrize(("channels", "options"), [(1, {}), (3, {}), (1, {"patch": SIDE}), (1, {"space": 1})])
+@pytest.mark.parametrize(
+    ("channels", "options"), [(1, {}), (3, {}), (1, {"patch": SIDE}), (1, {"space": 1}), (2, {"space": 3})]
+)
 def test_tensors_are_all_that_was_learned(channels, options):
     prior, again = made(channels, **options), made(channels, random=False, **options)
     x_t = uniform(2, channels, *(2 * SIDE,) * options.get("space", 2))
@@ -245,6 +249,32 @@ def test_it_learns_what_the_images_show():
     before = (said(prior, x_t, 0.5)[0] - image).square().mean()
     fit(prior, image.repeat(1000, 1, 1, 1), steps=100)
     assert (said(prior, x_t, 0.5)[0] - image).square().mean() < 0.7 * before
+
+
+def test_cubes_are_learned_as_they_are(monkeypatch):
+    """In three dimensions: no patches, neither moved nor turned, few at once; and something is learned of them."""
+    seen = []
+    monkeypatch.setattr(
+        image_prior, "train", lambda *given, views, **options: seen.append((views.moved, views.patch, given[3].batch))
+    )
+    cubes = uniform(6, 1, 8, 8, 8)
+    fit(made(space=3), cubes)
+    assert seen == [(False, None, image_prior._BATCH_3D)] * 2
+    monkeypatch.undo()
+    bright = torch.where(torch.arange(8) < 4, 0.9, 0.2).expand(6, 1, 8, 8, 8).contiguous()
+    prior = made(space=3, random=False)
+    x_t = bright[:2] + 0.5 * torch.randn(2, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    before = (said(prior, x_t, 0.5)[0] - bright[:2]).square().mean()
+    fit(prior, bright, steps=60)
+    denoised, log_variance = said(prior, x_t, 0.5)
+    assert denoised.shape == log_variance.shape == x_t.shape
+    assert (denoised - bright[:2]).square().mean() < 0.85 * before
+
+
+def test_a_new_prior_of_cubes_is_white_too():
+    prior, x_t = made(2, random=False, space=3), uniform(1, 2, 7, 8, 9)
+    denoised, _ = said(prior, x_t, 0.25)
+    torch.testing.assert_close(denoised, 0.5 + (x_t - 0.5) / 2)
 
 
 def test_patches_are_learned_with_their_places(monkeypatch):

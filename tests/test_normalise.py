@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from priorlens.errors import InputError
 from priorlens.images import Image
-from priorlens.normalise import CLIP, AppliedIntensity, Grid, Intensity
+from priorlens.normalise import CLIP, AppliedIntensity, Grid, Intensity, linear_weights
 
 
 def image(pixels: np.ndarray, full_scale: float, name: str = "x.png") -> Image:
@@ -189,3 +189,37 @@ def test_a_very_long_image_keeps_a_trace(size: int) -> None:
     grid = Grid(2000, 8, size)
     assert grid.content().any(axis=0).sum() in (1, 2)
     assert np.isfinite(grid.from_model(grid.to_model(pixels)[0])).all()
+
+
+# --- weights at any places
+
+
+@given(
+    source=st.integers(1, 60),
+    scale=st.floats(0.1, 8),
+    places=st.lists(st.floats(-20, 80), min_size=1, max_size=30),
+)
+@settings(max_examples=150, deadline=None)
+def test_weights_reproduce_ramps_at_any_place(source: int, scale: float, places: list[float]) -> None:
+    """They sum to one, and their mean place is the one asked for, or the nearest edge; nothing is not finite."""
+    centres = np.array(places)
+    weights = linear_weights(source, centres, scale)
+    assert weights.shape == (len(centres), source) and np.isfinite(weights.data).all()
+    np.testing.assert_allclose(weights @ np.ones(source), 1, atol=1e-5)
+    np.testing.assert_allclose(weights @ np.arange(source), centres.clip(0, source - 1), atol=1e-4 * source)
+
+
+def test_weights_between_two_pixels_and_over_a_triangle() -> None:
+    np.testing.assert_allclose(linear_weights(5, np.array([1.25]), 1.0).toarray(), [[0, 0.75, 0.25, 0, 0]], atol=1e-7)
+    np.testing.assert_allclose(linear_weights(5, np.array([3.0]), 4.0).toarray(), [[0, 0, 0, 1, 0]], atol=1e-7)
+    halved = linear_weights(9, np.array([4.0]), 0.5).toarray()
+    np.testing.assert_allclose(halved, [[0, 0, 0, 0.25, 0.5, 0.25, 0, 0, 0]], atol=1e-7)
+    np.testing.assert_allclose(linear_weights(5, np.array([-3.0, 9.0]), 1.0).toarray()[:, [0, 4]], np.eye(2), atol=1e-7)
+
+
+@pytest.mark.parametrize("scale", [0.2, 0.7, 1.0, 3.0])
+def test_equally_spaced_places_keep_what_there_is(scale: float) -> None:
+    """Smooth images keep their sum, in units of the source."""
+    source = np.exp(-((np.arange(200) - 90) ** 2) / (2 * 12**2))
+    places = np.arange(0, 199, 1 / scale)
+    assert (linear_weights(200, places, scale) @ source).sum() / scale == pytest.approx(source.sum(), rel=1e-3)

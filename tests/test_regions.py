@@ -5,7 +5,7 @@ import pytest
 
 from priorlens.blocks import Flagged, block_means
 from priorlens.errors import InputError
-from priorlens.regions import find_regions
+from priorlens.regions import find_regions, regions_above
 
 
 def flagged(shape, *blocks, q_values=None):
@@ -125,3 +125,80 @@ def test_a_volume_needs_an_affine_of_its_own_size():
 def test_blocks_of_another_map_are_refused():
     with pytest.raises(ValueError, match="are not those of a map"):
         find_regions(np.ones((24, 6)), flagged((24, 24)))
+
+
+# --- above a threshold
+
+
+def test_above_a_threshold_by_hand():
+    """Pixels that share a corner are one region; the threshold itself is not above it."""
+    anomaly_map = np.zeros((12, 10), np.float32)
+    anomaly_map[1, 1], anomaly_map[2, 2], anomaly_map[8:10, 7] = 2, 3, (5, 4)
+    anomaly_map[5, 5] = 1
+    (first, second), labels = regions_above(anomaly_map, 1.0)
+    assert (first.centre, first.size, first.unit, first.peak, first.mean) == ((8.5, 7.0), 2.0, "px", 5.0, 4.5)
+    assert (second.centre, second.size, second.peak, second.mean) == ((1.5, 1.5), 2.0, 3.0, 2.5)
+    assert np.isnan([first.q_value, second.q_value]).all(), "nothing is calibrated"
+    np.testing.assert_array_equal(labels == 1, anomaly_map > 3)
+    np.testing.assert_array_equal(labels == 2, (anomaly_map > 1) & (anomaly_map <= 3))
+
+
+def test_nothing_and_everything_above_a_threshold():
+    anomaly_map = np.random.default_rng(0).random((9, 8, 7))
+    found, labels = regions_above(anomaly_map, 1.0)
+    assert found == [] and not labels.any() and labels.shape == (9, 8, 7)
+    [region], labels = regions_above(anomaly_map, -1.0)
+    assert (region.centre, region.size, region.unit) == ((4.0, 3.5, 3.0), 504.0, "px")
+    assert (labels == 1).all()
+    found, labels = regions_above(anomaly_map, -1.0, smallest=505.0)
+    assert found == [] and not labels.any()
+
+
+def test_regions_of_a_scan_that_are_too_small_are_left_out():
+    """In millimetres where an affine is given; numbers go by the peaks of those that are left."""
+    volume = np.zeros((20, 20, 10), np.float32)
+    volume[1, 1, 1] = 9
+    volume[4:6, 4:6, 4] = 3
+    volume[10:13, 10:13, 5:8] = 5
+    affine = np.diag([0.7, 0.7, 2.5, 1.0])
+    found, labels = regions_above(volume, 1.0, affine)
+    assert [region.peak for region in found] == [9, 5, 3]
+    assert [region.size for region in found] == pytest.approx([1.225, 27 * 1.225, 4 * 1.225])
+    found, labels = regions_above(volume, 1.0, affine, smallest=4.0)
+    assert [region.peak for region in found] == [5, 3] and found[0].unit == "mm"
+    np.testing.assert_array_equal(labels, np.where(volume == 5, 1, np.where(volume == 3, 2, 0)))
+    np.testing.assert_allclose(found[0].centre, (7.7, 7.7, 15.0))
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 14, 28])
+def test_a_region_of_just_the_smallest_size_is_kept(count):
+    """Whatever the last digit of a voxel's volume is."""
+    steps = rotation(31) @ np.diag([0.7, -0.3, 1.1])
+    affine = np.block([[steps, np.zeros((3, 1))], [np.zeros((1, 3)), np.ones((1, 1))]])
+    volume = np.zeros((40, 3, 3))
+    volume[:count, 1, 1] = 1
+    [region], _ = regions_above(volume, 0.5, affine)
+    assert len(regions_above(volume, 0.5, affine, smallest=region.size)[0]) == 1
+    assert regions_above(volume, 0.5, affine, smallest=1.01 * region.size)[0] == []
+
+
+def test_above_a_threshold_agrees_with_flagged_pixels():
+    rng = np.random.default_rng(3)
+    volume = rng.random((14, 13, 12))
+    affine = np.block(
+        [[rotation(30) @ np.diag([2.0, -0.5, 3.0]), np.ones((3, 1))], [np.zeros((1, 3)), np.ones((1, 1))]]
+    )
+    above, labels = regions_above(volume, 0.93, affine)
+    same, others = find_regions(volume, Flagged(volume > 0.93, np.full(volume.shape, 0.01), 0.01), affine)
+    assert len(above) > 10
+    np.testing.assert_array_equal(labels, others)
+    for one, other in zip(above, same, strict=True):
+        np.testing.assert_allclose(one.centre, other.centre)
+        assert (one.size, one.peak, one.mean) == (other.size, other.peak, other.mean)
+
+
+def test_above_a_threshold_needs_an_affine_that_can_be_used():
+    with pytest.raises(InputError, match="is 3x3; a map of 3 axes needs 4x4"):
+        regions_above(np.ones((4, 4, 4)), 0.5, np.eye(3))
+    with pytest.raises(InputError, match="no extent"):
+        regions_above(np.ones((4, 4)), 0.5, np.diag([1.0, 0.0, 1.0]))

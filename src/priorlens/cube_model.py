@@ -76,7 +76,8 @@ class CubeModel:
         maps = [self._map(batch) for batch in data[held].split(_at_once(data))]
         healthy = torch.cat(maps).flatten(1).numpy()
         self.healthy_ = HealthyStatistics.of(healthy.mean(1), healthy[:, None])
-        self.provenance_ = Provenance.of([Image(cube, Path("slice"), 1.0) for cube in cubes], None)
+        slices = [Image(cube, Path("slice"), 1.0) for cube in cubes if cube.ndim == 3]  # cubes are drawn at random
+        self.provenance_ = Provenance.of(slices, None) if slices else Provenance(frozenset(), frozenset(), (0, 0))
         self.trained_on_ = {"images": len(kept), "held_out": len(held), "patients": len(set(groups))}
         return self
 

@@ -1,4 +1,4 @@
-"""The commands on scans, as a user runs them: NIfTI files, BraTS patients and DICOM series in; results on their grid."""
+"""The commands on scans, as a user runs them: NIfTI, BraTS and DICOM in; results on the grid of what came in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,12 @@ import pydicom
 import pytest
 from command_line import SMALL_SCANS, Command, Ran
 from PIL import Image
-from volumes.made_scans import OBLIQUE, head, lesion_mask, trunk, write_nifti, write_trunk
 
 from priorlens import variations
 from priorlens.anodode import AnoDODE
 from priorlens.commands import fit_scans, scan_scoring
-from priorlens.scan_model import ScanModel
 from priorlens.volumes.scan_preparation import LEAST_BODY
+from volumes.made_scans import OBLIQUE, head, lesion_mask, trunk, write_nifti, write_trunk
 
 SHALLOW = (40, 48, 11)
 """Of scans that are only scored: the model's own width, and few slices."""
@@ -169,7 +167,8 @@ def test_slabs_of_coronal_slices(tmp_path: Path, run: Command) -> None:
     assert ran.code == 0 and not ran.told, ran
     scans = config(model)["scans"]
     assert (scans["plane"], scans["dimensions"], scans["spacing"], scans["neighbours"]) == ("coronal", "2.5d", 5, 8)
-    (row,) = scored(run("score", model, tmp_path / "heads/0.nii.gz", "--out", out), out, 1)
+    write_nifti(tmp_path / "0.nii.gz", head(9, (40, 12, 32)))
+    (row,) = scored(run("score", model, tmp_path / "0.nii.gz", "--out", out), out, 1)
     slices = [int(line["slice"]) for line in rows(out / "slices.csv")]
     assert slices == sorted(slices) and len(slices) == int(row["slices"]) and max(slices) < 12, "of the second axis"
     heights = [float(line["height_mm"]) for line in rows(out / "slices.csv")]
@@ -377,3 +376,87 @@ def test_results_are_not_written_among_the_scans(tmp_path: Path, run: Command, m
     folder = shutil.copytree(heads, tmp_path / "heads")
     run("score", mr_model, folder, "--out", folder / "out").refused(5, folder / "out", "choose another --out")
     assert sorted(os.listdir(folder)) == ["h0.nii.gz", "h1.nii.gz", "h2.nii.gz"]
+
+
+# --- evaluate, calibrate, inspect
+
+FIGURES = ("scan_auroc", "slice_auroc", "slice_auroc_matched", "voxel_auroc", "dice_best", "cpm")
+
+
+def test_evaluate_patients_whose_masks_lie_beside_their_scans(
+    tmp_path: Path, run: Command, mr_model: Path, heads: Path
+) -> None:
+    dataset, out = brats(tmp_path / "brats", 2, channels=("flair",), first=10), tmp_path / "out"
+    for name in ("eve", "zoe"):
+        write_nifti(dataset / name / f"{name}_flair.nii.gz", head(len(name) + ord(name[0]), SHALLOW))
+    before = hashes(dataset)
+    ran = run("evaluate", mr_model, dataset, "--out", out, "--channels", "flair", "--bootstrap", 20)
+    found = scored(ran, out, 4)
+    assert [row["patient"] for row in found] == ["BraTS20_010", "BraTS20_011", "eve", "zoe"]
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["schema"] == 1 and metrics["scans_failed"] == 0 and set(metrics["kinds"]) == {"lesion"}
+    for name in FIGURES:
+        assert 0 <= metrics["kinds"]["lesion"][name]["value"] <= 1
+    counts = metrics["counts"]
+    assert counts["good"] == {"scans": 2, "groups": 2}
+    assert (counts["lesion"]["scans"], counts["lesion"]["lesions"], counts["lesion"]["lesion_slices"]) == (2, 2, 6)
+    curve = metrics["froc"]["lesion"]
+    assert curve["sensitivity"] == sorted(curve["sensitivity"]) and max(curve["sensitivity"]) <= 1
+    assert "slice AUROC" in ran.stdout and (out / "report.html").is_file() and len(files(out / "maps")) == 4
+    assert hashes(dataset) == before
+
+
+def test_evaluate_kinds_of_dicom(tmp_path: Path, run: Command, ct_model: Path) -> None:
+    """With masks as NIfTI, drawn on what a converter makes of the series."""
+    dataset, out = tmp_path / "set", tmp_path / "out"
+    mask = lesion_mask(SHALLOW)
+    write_trunk(dataset / "test/good/ann", 5, shape=SHALLOW)
+    write_trunk(dataset / "test/lesion/bob", 6, shape=SHALLOW, lesion=mask)
+    affine = np.array([[-4.0, 0, 0, 80], [0, -4, 0, 90], [0, 0, 4, 40], [0, 0, 0, 1]])
+    write_nifti(dataset / "ground_truth/lesion/bob.nii.gz", mask, affine)
+    ran = run("evaluate", ct_model, dataset, "--out", out, "--bootstrap", 0, "--no-overlays")
+    found = scored(ran, out, 2)
+    assert [row["patient"] for row in found] == ["P5", "P6"]
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["counts"]["lesion"]["lesion_slices"] == int(mask.any((0, 1)).sum())
+    assert {"scan_auroc", "scan_ap", "voxel_ap", "dice_best_per_scan"} <= metrics["kinds"]["lesion"].keys()
+    assert files(out / "maps") == ["good/ann.nii.gz", "lesion/bob.nii.gz"] and not (out / "dicom").exists()
+
+
+def test_calibrated_on_healthy_scans(tmp_path: Path, run: Command, mr_model: Path) -> None:
+    model, out = shutil.copytree(mr_model, tmp_path / "model"), tmp_path / "out"
+    for i in range(9):
+        write_nifti(tmp_path / f"healthy/{i}.nii.gz", head(20 + i, SHALLOW))
+    before = hashes(tmp_path / "healthy")
+    ran = run("calibrate", model, tmp_path / "healthy")
+    assert ran.code == 0 and not ran.stderr, ran
+    assert "on 9 healthy scans of 9 patients: p-values down to 0.1" in ran.stdout
+    assert hashes(tmp_path / "healthy") == before
+    tumour = lesion_mask(SHALLOW, 0.2, 0.8)
+    write_nifti(tmp_path / "new/a.nii.gz", head(50, SHALLOW))
+    write_nifti(tmp_path / "new/b.nii.gz", head(50, SHALLOW, tumour))
+    write_nifti(tmp_path / "new/c.nii.gz", head(23, SHALLOW))
+    ran = run("score", model, tmp_path / "new", "--out", out, "--alpha", 0.1)
+    assert ran.code == 0 and len(ran.told) == 1 and "c.nii.gz: the model was calibrated on this patient" in ran.told[0]
+    *found, known = rows(out / "scores.csv")
+    assert known["p_value"] == known["verdict"] == "", "of what was calibrated on there is none"
+    for row in found:
+        assert 0.1 <= float(row["p_value"]) <= 1
+        assert row["verdict"] == ("abnormal" if float(row["p_value"]) <= 0.1 else "usual")
+    assert float(found[0]["anomaly"]) < float(found[1]["anomaly"])
+    assert float(found[0]["p_value"]) >= float(found[1]["p_value"])
+    run("score", model, tmp_path / "new", "--out", tmp_path / "o2", "--alpha", 0.05).refused(3, model, "; ")
+    facts = json.loads(run("inspect", model, "--json").stdout)
+    (worth,) = facts["calibration"].values()
+    assert worth["patients"] == 9
+
+
+def test_inspect(run: Command, mr_model: Path, ct_model: Path) -> None:
+    facts = json.loads(run("inspect", mr_model, "--json").stdout)
+    assert facts["run"]["folder"] == "heads" and facts["calibration"] == {}
+    assert facts["scans"] == config(mr_model)["scans"]
+    ran = run("inspect", ct_model)
+    assert ran.code == 0 and not ran.stderr
+    lines = [line.split() for line in ran.stdout.splitlines()]
+    assert ["units", "HU"] in lines and ["plane", "axial"] in lines and ["patients", "3"] in lines
+    assert "Traceback" not in ran.stdout and "{" not in ran.stdout, "nothing is left as Python writes it"

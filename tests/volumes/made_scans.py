@@ -7,10 +7,12 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+
 from volumes.made_dicom import write_series
 
 SHAPE = (40, 48, 32)
 SPACING = (4.0, 4.0, 4.0)
+
 
 def _oblique() -> np.ndarray:
     """Turned a little about two axes, with the first running to the patient's left; digits that rounding would show."""

@@ -48,7 +48,9 @@ def test_ramps_keep_their_place_on_the_way_back(canvas):
     """And what the canvas does not reach is `outside`."""
     found = np.stack([canvas.from_canvas(ramp, outside=-7.0) for ramp in index_maps(canvas.shape)])
     first = centres(canvas).reshape(len(canvas.shape), -1)[:, 0]
-    axes = [(np.arange(side) - start) / step for side, start, step in zip(canvas.source, first, canvas.step, strict=True)]
+    axes = [
+        (np.arange(side) - start) / step for side, start, step in zip(canvas.source, first, canvas.step, strict=True)
+    ]
     expected = np.stack(np.meshgrid(*axes, indexing="ij"))
     counts = np.array(canvas.shape).reshape(-1, *(1,) * len(canvas.shape))
     reached = ((expected > -0.5 - 1e-6) & (expected < counts - 0.5 + 1e-6)).all(0)
@@ -69,7 +71,7 @@ def test_which_voxels_the_canvas_does_not_reach():
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data(), axes=st.integers(2, 3))
 def test_a_canvas_holds_its_box_and_brings_every_ramp_back(data, axes):
-    """Through the canvas, ramps are in the box what they were, but for its border: there the canvas may end, or scan."""
+    """Through the canvas, ramps stay in the box what they were, but for its border: there canvas or scan may end."""
     source, box, step = [], [], []
     for _ in range(axes):
         source.append(side := data.draw(st.integers(3, 24)))

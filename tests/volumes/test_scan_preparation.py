@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -63,11 +62,12 @@ def positions(shape, affine):
     return index @ affine[:3, :3].T + affine[:3, 3]
 
 
-def shape_for(affine, extent=45.0):
+def shape_for(affine, extent=42.0):
     """Of a scan as long as this, in mm, along each of its axes; somewhat longer along the first."""
-    return tuple(int(np.ceil(extent * more / step)) for more, step in zip(
-        (1.2, 1.0, 1.1), np.linalg.norm(affine[:3, :3], axis=0), strict=True
-    ))
+    return tuple(
+        int(np.ceil(extent * more / step))
+        for more, step in zip((1.2, 1.0, 1.1), np.linalg.norm(affine[:3, :3], axis=0), strict=True)
+    )
 
 
 def ball(shape, affine, aside=(0.0, 0.0, 0.0)):
@@ -76,7 +76,7 @@ def ball(shape, affine, aside=(0.0, 0.0, 0.0)):
     return np.linalg.norm(positions(shape, affine) - middle, axis=-1), middle
 
 
-def scan(affine, marked=None, radius=22.0, value=-60.0):
+def scan(affine, marked=None, radius=20.0, value=-60.0):
     """A round body of -60 HU in air, and a smooth blob of up to 200 HU more at `marked`, in mm from its middle."""
     shape = shape_for(affine)
     voxels = np.where(ball(shape, affine)[0] <= radius, value, -1000.0)
@@ -125,9 +125,9 @@ def test_a_blob_comes_back_to_its_place(name, plane, dimensions):
 @pytest.mark.parametrize("spacing", [0.5, 0.9, 2.0, 4.0])
 @pytest.mark.parametrize("name", ["oblique, left-handed", "slices far apart"])
 def test_a_blob_comes_back_to_its_place_at_any_spacing(name, spacing):
-    """From pixels finer than the scan's, in several tiles, to coarse ones."""
+    """From pixels finer than the scan's, in several tiles, to coarse ones, that spread it almost to the body's rim."""
     chosen = preparation(plane="coronal", spacing=spacing, size=48)
-    without, with_blob = (scan(AFFINES[name], marked) for marked in (None, MARKED))
+    without, with_blob = (scan(AFFINES[name], marked) for marked in (None, (3.0, -2.5, 2.0)))
     found = [returned(chosen.prepare(one)) for one in (without, with_blob)]
     blob, true = found[1] - found[0], (with_blob.voxels - without.voxels)[0]
     np.testing.assert_allclose(
@@ -165,7 +165,7 @@ def test_heights_of_a_scan_so_oblique_that_its_slices_face_another_axis():
     """Each scanner axis has a scan axis of its own; that of the slices may lie closer to another's."""
     steps = np.array([[0.70, 0.05, -0.71], [-0.42, 0.84, -0.35], [0.58, 0.54, 0.61]])
     steps, _ = np.linalg.qr(steps)
-    for order in permutations(range(3)):
+    for order in ([0, 1, 2], [2, 0, 1]):
         volume = scan(affine_of(steps[:, order]))
         for plane, scanner in SCANNER_AXIS.items():
             prepared = preparation(plane=plane).prepare(volume)
@@ -221,10 +221,10 @@ def test_no_slices_make_a_map_of_nothing():
 # --- tiles
 
 
-@pytest.mark.parametrize(("radius", "tiles"), [(11.0, 1), (20.0, 4), (23.0, 9)])
+@pytest.mark.parametrize(("radius", "tiles"), [(9.0, 1), (16.0, 4), (20.0, 9)])
 def test_bodies_larger_than_a_tile_get_several(radius, tiles):
-    """A square of 32 pixels of 0.75 mm is 24 mm wide."""
-    prepared = preparation(spacing=0.75).prepare(scan(AFFINES["upright"], radius=radius))
+    """A square of 32 pixels of 0.62 mm is 20 mm wide."""
+    prepared = preparation(spacing=0.62).prepare(scan(AFFINES["upright"], radius=radius))
     images = prepared.images([24, 25])
     assert len(images) == 2 * tiles
     assert all(image.pixels.shape == (1, 32, 32) and image.pixels.flags.c_contiguous for image in images)
@@ -232,9 +232,9 @@ def test_bodies_larger_than_a_tile_get_several(radius, tiles):
     assert {image.full_scale for image in images} == {1.0}
 
 
-@pytest.mark.parametrize(("radius", "cubes"), [(11.0, 1), (20.0, 8), (23.0, 27)])
+@pytest.mark.parametrize(("radius", "cubes"), [(9.0, 1), (16.0, 8), (20.0, 27)])
 def test_bodies_larger_than_a_cube_get_several(radius, cubes):
-    chosen = preparation(spacing=1.5, size=16, dimensions="3d")
+    chosen = preparation(spacing=1.24, size=16, dimensions="3d")
     found = chosen.prepare(scan(AFFINES["upright"], radius=radius)).cubes()
     assert len(found) == cubes and all(cube.shape == (1, 16, 16, 16) for cube in found)
 
@@ -242,7 +242,7 @@ def test_bodies_larger_than_a_cube_get_several(radius, cubes):
 @pytest.mark.parametrize("dimensions", ["2d", "3d"])
 def test_a_map_of_tiles_is_on_the_scan_what_it_is_on_the_canvas(dimensions):
     """A constant map comes back constant in the body, a ramp a ramp, seams or no."""
-    volume = scan(AFFINES["oblique"], radius=22)
+    volume = scan(AFFINES["oblique"], radius=20)
     chosen = preparation(spacing=1.0, size=16, dimensions=dimensions)
     prepared = chosen.prepare(volume)
     canvas, body = prepared.canvas, prepared.layout.from_stack(prepared.body)
@@ -258,7 +258,7 @@ def test_a_map_of_tiles_is_on_the_scan_what_it_is_on_the_canvas(dimensions):
     places = np.argwhere(body)
     design = np.column_stack([places, np.ones(len(places))])
     fitted, *_ = np.linalg.lstsq(design, found[body], rcond=None)
-    inner = np.array(ball(volume.shape, volume.affine)[0])[body] < 20
+    inner = np.array(ball(volume.shape, volume.affine)[0])[body] < 18
     assert np.abs(design @ fitted - found[body])[inner].max() < 0.05
     steps = np.abs(fitted[:3]) / volume.spacing
     expected = np.ones(3) if dimensions == "3d" else np.where(np.arange(3) == prepared.layout.axes[0], 0, 1)

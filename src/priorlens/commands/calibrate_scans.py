@@ -28,7 +28,7 @@ def calibrate_on_scans(
 ) -> None:
     """Calibrate verdicts on healthy scans; see `priorlens.commands.calibrate`."""
     from priorlens.commands.scan_options import channels_of
-    from priorlens.commands.scans_in import found_scans
+    from priorlens.commands.scans_in import found_scans, with_series
     from priorlens.commands.score_scans import scan_channels
     from priorlens.datasets import HEALTHY
     from priorlens.errors import InputError

@@ -68,6 +68,8 @@ def _words(value: Any) -> str:
             return "yes" if value else "no"
         case float():
             return f"{value:.4g}"
+        case Mapping():
+            return " ".join(f"{name} {_words(one)}" for name, one in value.items() if one not in ((), []))
         case list() | tuple():
             return ", ".join(_words(one) for one in value)
         case _:

@@ -82,4 +82,4 @@ def read_as(scan: Scan, modality: Modality | None) -> Volume:
 
     volume = read_scan(scan)
     told = any(not isinstance(source, Path) for source in scan.sources)
-    return volume if told or modality is None else replace(volume, units="HU" if modality == "ct" else "arbitrary")
+    return replace(volume, units="HU") if modality == "ct" and not told else volume
