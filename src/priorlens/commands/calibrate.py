@@ -71,9 +71,10 @@ def calibrate(
       priorlens calibrate klip-model more-healthy/ --physics ct:views=24
     """
     from priorlens.commands.calibrate_scans import calibrate_on_scans
-    from priorlens.commands.score_scans import of_scans, refuse_scans
+    from priorlens.commands.score_scans import of_scans, refuse_scans, require_there
     from priorlens.errors import InputError
 
+    require_there([healthy])
     use_threads(threads)
     if (healthy / "train").is_dir() or (healthy / "test").is_dir():
         raise InputError(f"{healthy}: is a data set with train/ or test/; name a folder of healthy images itself")

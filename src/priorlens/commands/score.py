@@ -115,8 +115,9 @@ def score(
       priorlens score scan-model patient.nii.gz dicom-folder --out results
     """
     from priorlens.commands.score_images import score_images
-    from priorlens.commands.score_scans import of_scans, refuse_scans, score_scans
+    from priorlens.commands.score_scans import of_scans, refuse_scans, require_there, score_scans
 
+    require_there(inputs or [])
     use_threads(threads)
     if of_scans(model, physics, noise, posterior, recipe, window, block, pixel_size):
         score_scans(

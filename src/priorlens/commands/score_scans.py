@@ -88,6 +88,15 @@ def of_scans(model: Path, *of_images: object) -> bool:
     return True
 
 
+def require_there(paths: Sequence[Path]) -> None:
+    """Raises InputError for a path that does not exist: now, and not after a model was loaded."""
+    from priorlens.errors import InputError
+
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"{path}: there is no such file or folder; check the path")
+
+
 def refuse_scans(channels: str | None, modality: Modality | None, inputs: Sequence[Path]) -> None:
     """Raises typer.BadParameter for options of scans, InputError for scans, where the model is one of images."""
     from priorlens.errors import InputError
