@@ -304,3 +304,27 @@ def test_slabs_of_two_channels_make_six(tmp_path):
     one, other = (found.score(thin) for found in (several, ScanModel.load(folder, device="cpu")))
     assert one.anomaly_map.shape == SHAPE
     np.testing.assert_array_equal(one.anomaly_map, other.anomaly_map)
+
+
+# --- slices, voxel by voxel
+
+
+def test_the_model_of_cubes_sees_slices_too(tmp_path):
+    """KLIP of slices: one map, the scans of the fit known again, and the same from its folder."""
+    chosen = preparation(size=32, spacing=4.0)
+    pieces = [
+        (f"p{n}", image.pixels)
+        for n in range(3)
+        for image in chosen.prepare(scan(n)).images(chosen.prepare(scan(n)).looked_at()[::8])
+    ]
+    detector = CubeModel(steps=2, device="cpu").fit([one for _, one in pieces], groups=[group for group, _ in pieces])
+    model = ScanModel(chosen, detector)
+    found = model.score(scan(7, bright=(20, 22, 24)))
+    assert found.anomaly_map.shape == SHAPE and found.nfe == len(found.slices) * detector.nfe_
+    assert (found.anomaly_map[~found.body] == np.float32(model.healthy_.map_low)).all()
+    place = np.array(np.unravel_index(found.anomaly_map.argmax(), SHAPE))
+    assert np.linalg.norm(place - (20, 22, 24)) <= 8, "a pixel is two voxels"
+    assert model.met(chosen.prepare(scan(1))) and not model.met(chosen.prepare(scan(7)))
+    model.save(tmp_path / "model")
+    again = ScanModel.load(tmp_path / "model", device="cpu")
+    np.testing.assert_array_equal(again.score(scan(8)).anomaly_map, model.score(scan(8)).anomaly_map)

@@ -17,7 +17,8 @@ import timm
 from command_line import SMALL, Command, Draw
 from PIL import Image
 
-from priorlens import anodode, checkpoint, detectors, outputs
+from priorlens import anodode, checkpoint, outputs
+from priorlens.commands import score_scans
 
 Break = Callable[[Path], object]
 
@@ -329,7 +330,7 @@ def test_ctrl_c_before_there_is_anything_to_keep(
     def interrupt(*_: object, **__: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(detectors, "load_detector", interrupt)
+    monkeypatch.setattr(score_scans, "of_scans", interrupt)
     run("score", "model", healthy, "--out", tmp_path / "out").refused(130, "nothing is half-written")
     assert not (tmp_path / "out").exists()
 

@@ -427,3 +427,33 @@ def test_configurations_that_say_something_else(change):
         ScanPreparation.restored(config)
     with pytest.raises(KeyError):
         ScanPreparation.restored({})
+
+
+# --- beyond the scan
+
+
+def test_beyond_the_scan_there_is_air():
+    """A square larger than the scan: in CT air goes on, without a frame; in MRI nothing."""
+    [image] = preparation(spacing=2.0, size=64).prepare(steps_scan(5.0)).images([0])
+    assert (image.pixels[0, [0, 0, -1, -1], [0, -1, 0, -1]] == np.float32(-0.5)).all()
+    assert (image.pixels[0, :14] == np.float32(-0.5)).all(), "the frame and the air within the scan are one"
+    slices = preparation(**ROBUST, spacing=2.0, size=64).prepare(mri()).images([10])
+    assert (slices[0].pixels[:, :8] == 0).all()
+    [*cubes] = preparation(dimensions="3d", spacing=2.0, size=64).prepare(steps_scan(5.0)).cubes()
+    assert (cubes[0][0, 0] == np.float32(-0.5)).all()
+
+
+def test_nothing_in_mri_is_darker_than_its_background():
+    volume = mri()
+    voxels = volume.voxels.copy()
+    voxels[:, 11:13, 12:14, 9:11] = -500
+    assert preparation(**ROBUST).prepare(dataclasses.replace(volume, voxels=voxels)).stack.min() == 0
+
+
+def test_channels_of_other_names_are_refused():
+    """Where both are named, whatever the case; a scan whose channel nothing names is taken as it is."""
+    volume, chosen = mri(), preparation(**ROBUST)
+    chosen.require_kind(dataclasses.replace(volume, channels=("FLAIR", "T1")))
+    chosen.require_kind(dataclasses.replace(volume, channels=("", "")))
+    with pytest.raises(InputError, match=r"^scan\.nii\.gz: has the channels t1, flair, this model takes flair, t1 in"):
+        chosen.require_kind(dataclasses.replace(volume, channels=("t1", "flair")))

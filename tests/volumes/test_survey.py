@@ -169,3 +169,9 @@ def test_what_is_chosen_prepares_the_scans_it_was_chosen_for():
         images = prepared.images(prepared.looked_at())
         assert len(images) == len(prepared.looked_at()) and len(images) >= 16, "one tile each"
         assert (images[8].pixels > -0.5).mean() == pytest.approx(prepared.body[8].mean() * 4 * 40 * 44 / 64**2, rel=1)
+
+
+def test_a_window_is_for_the_mode_that_uses_it():
+    scans = [of((150.0, 180.0, 180.0), (1.0, 1.0, 1.0))]
+    with pytest.raises(InputError, match=r"which --intensity robust does not use; leave one out$"):
+        choose(scans, intensity="robust", window=(0.0, 80.0))
