@@ -262,7 +262,7 @@ def _page(
 
 def _shortened(words: str, width: int) -> str:
     """The end of the words, which names the file, if they are wider than `width`."""
-    font = _font(_FONT_SIZE)
+    font, words = _font(_FONT_SIZE), " ".join(words.splitlines())  # a file's name may hold a line end
     if font.getlength(words) <= width:
         return words
     while words and font.getlength("…" + words) > width:

@@ -25,6 +25,7 @@ from priorlens import detectors, image_prior, klip_model, klip_rules, weighing
 from priorlens.acquisition import ACQUISITION
 from priorlens.anodode import AnoDODE
 from priorlens.calibration import calibrated_setups, read_calibration
+from priorlens.commands import score_scans
 from priorlens.conformal import p_values
 from priorlens.klip import SIGMAS, WIDTHS
 from priorlens.klip_model import KLIPModel
@@ -243,6 +244,7 @@ def test_an_anodode_model_takes_no_options_of_klip(
     command: str,
     name: str,
 ) -> None:
+    monkeypatch.setattr(score_scans, "of_scans", lambda *_: False)  # there is no folder to tell
     monkeypatch.setattr(detectors, "load_detector", lambda folder: AnoDODE(size=64))
     images = dataset if command == "evaluate" else healthy
     ran = run(command, "model", images, "--out", tmp_path / "out", f"--{name}", *OF_KLIP[name])
@@ -251,6 +253,7 @@ def test_an_anodode_model_takes_no_options_of_klip(
 
 
 def test_an_anodode_model_takes_no_measurements(tmp_path: Path, run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score_scans, "of_scans", lambda *_: False)  # there is no folder to tell
     monkeypatch.setattr(detectors, "load_detector", lambda folder: AnoDODE(size=64))
     np.savez(tmp_path / "y.npz", y=np.ones((SIDE, SIDE)), physics="identity")
     ran = run("score", "model", tmp_path / "y.npz", "--out", tmp_path / "out")

@@ -64,6 +64,8 @@ def no_copies(monkeypatch: pytest.MonkeyPatch) -> None:
 class Pieces(list[Any]):
     """What a fit was given to learn from, in place of learning it: slices, and a varied copy of each."""
 
+    groups: list[str]
+
     @property
     def own(self) -> list[Any]:
         """Without the varied copies, which come last."""
@@ -84,7 +86,7 @@ def pieces(monkeypatch: pytest.MonkeyPatch, mr_model: Path) -> Pieces:
     found = Pieces()
 
     def fit(detector: AnoDODE, images: Any, *, groups: Any, state: Path, on_progress: Any) -> AnoDODE:
-        found[:] = images
+        found[:], found.groups = images, list(groups)
         known = vars(AnoDODE.load(mr_model))
         vars(detector).update({name: value for name, value in known.items() if name.endswith("_")})
         return detector
@@ -192,6 +194,18 @@ def test_cubes(tmp_path: Path, run: Command, monkeypatch: pytest.MonkeyPatch) ->
     assert "3d" in run("inspect", model).stdout
 
 
+def test_many_patients_are_held_out_as_a_whole_and_not_varied(tmp_path: Path, run: Command, pieces: Pieces) -> None:
+    for i in range(fit_scans.FEW):
+        write_nifti(tmp_path / f"heads/{i}.nii.gz", head(i, (40, 48, 5)))
+    ran = run("fit", tmp_path / "heads", "--out", tmp_path / "model", *SMALL_SCANS)
+    assert ran.code == 0 and f"learned from {len(pieces)} slices" in ran.stdout, ran
+    assert pieces.groups == [image.path.parent.name.removesuffix(".nii.gz") for image in pieces]
+    assert len({(image.path, image.pixels.tobytes()) for image in pieces}) == len(pieces) >= 3 * fit_scans.FEW
+    (tmp_path / "heads/0.nii.gz").unlink()
+    run("fit", tmp_path / "heads", "--out", tmp_path / "fewer", *SMALL_SCANS)
+    assert all(" slab " in group for group in pieces.groups) and len({i.path for i in pieces}) == len(pieces) // 2
+
+
 def test_modality_tells_ct_from_mr(tmp_path: Path, run: Command, pieces: Pieces) -> None:
     """Of a folder of both, stored as NIfTI, which does not tell; told by the numbers, and by the user."""
     for i in range(2):
@@ -213,8 +227,8 @@ def test_modality_tells_ct_from_mr(tmp_path: Path, run: Command, pieces: Pieces)
 def test_window(
     tmp_path: Path, run: Command, pieces: Pieces, trunks: Path, window: str, low: float, high: float
 ) -> None:
-    ran = run("fit", trunks, "--out", tmp_path / "model", "--modality", "ct", "--window", window, *SMALL_SCANS)
-    assert ran.code == 0 and not ran.told and len(pieces) > 20, ran
+    ran = run("fit", trunks / "t0", "--out", tmp_path / "model", "--modality", "ct", "--window", window, *SMALL_SCANS)
+    assert ran.code == 0 and not ran.told and len(pieces.own) > 20, ran
     (intensity,) = config(tmp_path / "model")["scans"]["intensities"]
     assert (intensity["mode"], intensity["low"], intensity["high"]) == ("window", low, high)
     spine = max(image.pixels.max() for image in pieces.own)

@@ -378,7 +378,13 @@ def archive(folder: Path) -> dict[str, str]:
         voxels[:, :, 230:250] = trunk(seed, (32, 32, 40))[:, :, 10:30]  # the patient is in a few of them
         for k in range(count):
             pixels = np.ascontiguousarray(voxels[:, :, k].T + np.int16(1024))
-            options = {"spacing": spacing, "series": letter, "description": f"kernel {letter}", "number": k + 1}
+            options = {
+                "patient": "eve",
+                "spacing": spacing,
+                "series": letter,
+                "description": f"kernel {letter}",
+                "number": k + 1,
+            }
             save(made_slice(pixels, (-60, -60, float(k)), **options), folder / f"{k:04}{letter}.dcm")
     left_out = {}
     for number, breaking in enumerate(BROKEN_SLICES):
@@ -409,14 +415,44 @@ def test_a_thousand_files_in_one_folder(tmp_path: Path, run: Command, ct_model: 
         assert f"priorlens: {reason}" in ran.told
     assert len(ran.told) == 17 and "16 files are left out, it says why" in ran.told[-1]
     found = rows(out / "scores.csv")
-    assert len(found) == 2 and all(row["slices"] == "20" and not row["error"] for row in found)
+    assert [row["error"] for row in found] == ["", ""]
     for letter in "ab":
         image = nibabel.load(out / f"maps/archive/kernel {letter}.nii.gz")
         assert image.shape == (32, 32, 492)
         np.testing.assert_allclose(image.affine, [[-4, 0, 0, 60], [0, -4, 0, 60], [0, 0, 1, 0], [0, 0, 0, 1]])
-        values = image.get_fdata()
-        looked_at = np.flatnonzero(np.ptp(values, axis=(0, 1)) > 0)
-        assert looked_at.tolist() == list(range(230, 250)), "no slice is missing, none is in another's place"
+        lines = [line for line in rows(out / "slices.csv") if line["name"] == f"archive/kernel {letter}"]
+        seen = [int(line["slice"]) for line in lines]
+        assert seen == list(range(seen[0], seen[-1] + 1)) and set(range(232, 248)) <= set(seen) <= set(range(230, 250))
+        assert [float(line["height_mm"]) for line in lines] == seen, "each slice lies in its own place"
+        assert np.flatnonzero(np.ptp(image.get_fdata(), axis=(0, 1)) > 0).tolist() == seen
+
+
+def test_series_of_odd_descriptions_stay_in_the_folder_of_results(tmp_path: Path, run: Command, ct_model: Path) -> None:
+    """Of several in one folder, whose descriptions become names of results."""
+    for number, description in enumerate(("../../up", "..", "T1/T2")):
+        options = {"description": description, "series": str(number), "name": f"{number}_{{:03}}.dcm".format}
+        write_trunk(tmp_path / "study", 9, shape=(40, 48, 4), **options)
+    ran = run("score", ct_model, tmp_path / "study", "--out", tmp_path / "results/out", "--no-overlays")
+    assert ran.code == 0 and "3 of 3 scans scored" in ran.stdout, ran
+    out = tmp_path / "results/out"
+    assert os.listdir(tmp_path / "results") == ["out"]
+    folders = {path.parent for path in out.rglob("map.dcm")}
+    assert len(folders) == 3 and {path.parent for path in folders} == {out / "dicom/study"}
+    assert len(list((out / "maps/study").glob("[!.]*.nii.gz"))) == 3
+
+
+def test_names_that_are_no_text_and_look_like_markup(tmp_path: Path, run: Command, mr_model: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/[red] caf\xe9"))
+    for name in ("good [bold].nii.gz", "two\nlines.nii.gz"):
+        write_nifti(tmp_path / "plain.nii.gz", head(8, (40, 48, 5)))
+        folder.mkdir(exist_ok=True)
+        (tmp_path / "plain.nii.gz").rename(folder / name)
+    (folder / "bad :bug:.nii").write_text("dear colleague")
+    ran = run("score", mr_model, folder, "--out", tmp_path / "out")
+    assert ran.code == 7 and "2 of 3 scans scored" in ran.stdout, ran
+    assert "bad :bug:.nii: is not a NIfTI file" in ran.stderr and "[red]" in ran.stderr
+    assert (tmp_path / "out/overlays/good [bold].png").is_file()
+    assert b"caf\xe9" in (tmp_path / "out/scores.csv").read_bytes()
 
 
 # --- the wrong kind of scan, of model, of option
@@ -622,7 +658,7 @@ def test_calibration_with_scans_that_cannot_serve(tmp_path: Path, run: Command, 
     copy = shutil.copytree(mr_model, tmp_path / "model")
     run("calibrate", copy, heads).refused(3, "3 healthy patients", "calibrate with at least 9")
     for i in range(9):
-        write_nifti(tmp_path / f"more/{i}.nii.gz", head(20 + i, SHALLOW))
+        write_nifti(tmp_path / f"more/{i}.nii.gz", head(20 + i, (40, 48, 6)))
     met = shutil.copy(heads / "h1.nii.gz", tmp_path / "more/again.nii.gz")
     ran = run("calibrate", copy, tmp_path / "more")
     ran.refused(3, met, "the model was fitted to slices of this scan", "it has never met")

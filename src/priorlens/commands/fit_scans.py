@@ -217,6 +217,10 @@ def _surveyed(scans: Sequence[Scan], plane: Any, modality: Modality | None) -> l
         has = "no Hounsfield units" if wanted == "HU" else "Hounsfield units, as CT has"
         warn(f"{scan.path}: has {has}; it is left out (see --modality)")
     kept = [(scan, one) for scan, one in found if one.units == wanted]
+    channels = mode(one.channels for _, one in kept) if kept else ()
+    for scan, one in ((scan, one) for scan, one in kept if len(one.channels) != len(channels)):
+        warn(f"{scan.path}: has {len(one.channels)} channels, most have {len(channels)}; it is left out")
+    kept = [(scan, one) for scan, one in kept if len(one.channels) == len(channels)]
     if not kept:
         raise InputError(f"{scans[0].path}: none of {len(scans)} scans can be used; repair them or name others")
     return kept

@@ -227,7 +227,7 @@ def _dicom_studies(files: Sequence[FoundFile]) -> tuple[list[Study], list[LeftOu
         name = place
         if places.count(place) > 1:
             label = " ".join(word for word in (one.description.strip() or one.uid, one.part) if word)
-            name = place / label.replace("/", "-")
+            name = place / (label.replace("/", "-").strip(".") or one.uid)  # ".." would be another folder
         studies.append(Study(str(name), one.patient, (Source(one, name),)))
     order = sorted(range(len(places)), key=lambda number: natural_order(str(places[number])))
     return [studies[number] for number in order], left_out
