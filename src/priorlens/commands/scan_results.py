@@ -170,7 +170,7 @@ def _write_overlay(
         anomaly=scores.anomaly,
         low=healthy.map_low,
         high=healthy.map_high,
-        threshold=healthy.threshold,
+        threshold=healthy.map_high,  # as the regions: that of single images is too low for scans of new patients
         truth=None if truth is None else plane(truth, 0) > 0,
         called=called,
     )

@@ -18,6 +18,8 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except InputError:
         raise
+    except PermissionError as error:  # which `os.access` may not have known, as on a network drive
+        raise InputError(f"{path}: may not be read; change its permissions or leave it out") from error
     except Exception as error:  # a damaged file makes decoders fail in every way there is
         reason = " ".join(str(error).split()) or type(error).__name__
         reason = reason if len(reason) <= 200 else f"{reason[:200]}..."
