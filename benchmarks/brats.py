@@ -69,10 +69,7 @@ def judged(model: ScanModel, scan: Scan) -> Result:
     start = time.perf_counter()
     scores = model.score(volume)
     seconds = time.perf_counter() - start
-    prepared = scores.prepared
-    by_slice = np.full(len(prepared.body), np.nan, np.float32)
-    by_slice[prepared.layout.to_stack(truth).any((1, 2))] = scores.slice_anomaly.min()
-    by_slice[[prepared.own_index(index) for index in scores.slices]] = scores.slice_anomaly
+    by_slice = scores.of_all_slices(truth)
     smooth, body, brightest = brightness(volume)
     brightest = np.where(np.isnan(by_slice), np.nan, brightest)
     shared: dict[str, Any] = {"name": scan.name, "group": scan.group, "kind": LESION, "mask": truth}
@@ -83,7 +80,7 @@ def judged(model: ScanModel, scan: Scan) -> Result:
         slice_anomaly=by_slice,
         anomaly_map=scores.anomaly_map,
         body=scores.body,
-        plane=prepared.preparation.plane,
+        plane=scores.prepared.preparation.plane,
     )
     baseline = outcome_of(
         **shared, anomaly=float(np.nanmax(brightest)), slice_anomaly=brightest, anomaly_map=smooth, body=body

@@ -67,14 +67,15 @@ class CubeModel:
         report = Reporter(on_progress, {"held-out cubes": len(held)}, sum(s for _, s in stages(self.steps, False)))
         fit_image_prior(self.prior_, data[kept], steps=self.steps, seed=self.seed, state=state, on_step=report)
         total = square = torch.zeros(len(SIGMAS) * len(WIDTHS), dtype=torch.float64)
+        readings = []
         for batch in data[held].split(_at_once(data)):
-            flat = self._readings(batch).double().movedim(1, 0).flatten(1)
+            readings.append(self._readings(batch))
+            flat = readings[-1].double().movedim(1, 0).flatten(1)
             total, square = total + flat.mean(1) * len(batch), square + flat.square().mean(1) * len(batch)
             report.images("held-out cubes", len(batch))
         self.usual_ = total / len(held)
         self.spread_ = (square / len(held) - self.usual_.square()).clamp(min=1e-12).sqrt()
-        maps = [self._map(batch) for batch in data[held].split(_at_once(data))]
-        healthy = torch.cat(maps).flatten(1).numpy()
+        healthy = torch.cat([self._joined(found) for found in readings]).flatten(1).numpy()
         self.healthy_ = HealthyStatistics.of(healthy.mean(1), healthy[:, None])
         slices = [Image(cube, Path("slice"), 1.0) for cube in cubes if cube.ndim == 3]  # cubes are drawn at random
         self.provenance_ = Provenance.of(slices, None) if slices else Provenance(frozenset(), frozenset(), (0, 0))
@@ -89,7 +90,7 @@ class CubeModel:
     def score(self, cubes: Sequence[Float32[np.ndarray, "channel *space"]]) -> list[Float32[np.ndarray, "*space"]]:
         """Surprise of each voxel, in deviations of what is usual; higher is more abnormal."""
         data = torch.from_numpy(np.stack(cubes))
-        return [one.numpy() for batch in data.split(_at_once(data)) for one in self._map(batch)]
+        return [one.numpy() for batch in data.split(_at_once(data)) for one in self._joined(self._readings(batch))]
 
     def save(self, folder: Path, *, facts: Mapping[str, Any] | None = None) -> None:
         """Write the model's folder; `facts` go into its config. Raises OutputError."""
@@ -148,10 +149,10 @@ class CubeModel:
         klip = KLIP(self.prior_, variance=self.prior_.variance, draws=DRAWS, seed=self.seed)
         return klip.score(cubes.to(self.device)).surprise.coherent.flatten(1, 2).cpu()
 
-    def _map(self, cubes: Float[Tensor, "cube channel *space"]) -> Float[Tensor, "cube *space"]:
-        found = self._readings(cubes)
+    def _joined(self, readings: Float[Tensor, "cube reading *space"]) -> Float[Tensor, "cube *space"]:
+        """One map of all readings, each relative to what is usual."""
         usual, spread = (value.float().reshape(-1, *[1] * self.prior_.space) for value in (self.usual_, self.spread_))
-        return ((found - usual) / spread).mean(1)
+        return ((readings - usual) / spread).mean(1)
 
 
 def _at_once(data: Float[Tensor, "cube channel *space"]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -166,23 +166,26 @@ def _images_under(root: Path) -> list[tuple[Path, PurePosixPath]]:
         return [(root, PurePosixPath(root.name))]
     if not root.exists():
         raise InputError(f"{root}: there is no such file or folder; check the path")
-    found: list[Path] = []
-    entered: set[str] = set()
-    for folder, subfolders, files in os.walk(root, onerror=refuse_folder, followlinks=True):
-        if (real := os.path.realpath(folder)) in entered:  # a link to a folder above must not lead round for ever
-            subfolders.clear()
-            continue
-        entered.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        paths = (Path(folder, name) for name in files if not name.startswith("."))
-        found += [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+    found = [path for path in visible_files(root) if path.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
         raise InputError(f"{root}: holds no images ({' '.join(IMAGE_SUFFIXES)}); name a folder that does")
     relatives = [(path, PurePosixPath(path.relative_to(root).as_posix())) for path in found]
     return sorted(relatives, key=lambda pair: natural_order(str(pair[1])))
 
 
-def refuse_folder(error: OSError) -> None:
+def visible_files(root: Path) -> Iterator[Path]:
+    """Every file under a folder that is not hidden. Raises InputError for a folder that cannot be read."""
+    entered: set[str] = set()
+    for folder, subfolders, files in os.walk(root, onerror=_refuse_folder, followlinks=True):
+        if (real := os.path.realpath(folder)) in entered:  # a link to a folder above must not lead round for ever
+            subfolders.clear()
+            continue
+        entered.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        yield from (Path(folder, name) for name in files if not name.startswith("."))
+
+
+def _refuse_folder(error: OSError) -> None:
     raise _unreadable(error.filename, error) from error
 
 

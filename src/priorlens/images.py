@@ -88,7 +88,7 @@ def _read(path: Path) -> tuple[Float32[np.ndarray, "channel height width"], floa
     suffix = path.suffix.lower()
     if suffix not in IMAGE_SUFFIXES:
         raise InputError(f"{path}: is not one of {' '.join(IMAGE_SUFFIXES)}; convert it to one of these")
-    _require_content(path)
+    require_content(path, "not an image; name the images in it", "the image")
     try:
         pixels, full_scale = _read_npy(path) if suffix == ".npy" else _read_with_pillow(path)
     except InputError:
@@ -105,20 +105,22 @@ def _read(path: Path) -> tuple[Float32[np.ndarray, "channel height width"], floa
     return pixels, full_scale
 
 
-def _require_content(path: Path) -> None:
+def require_content(path: Path, of_folder: str, what: str) -> None:
+    """Raises InputError where there is nothing to read. of_folder: what is said of a folder; what: is to be copied."""
     try:
         if path.is_dir():
-            raise InputError(f"{path}: is a folder, not an image; name the images in it")
+            raise InputError(f"{path}: is a folder, {of_folder}")
         if not path.exists():
             raise InputError(f"{path}: there is no such file; check the path")
         if not path.is_file():  # reading a pipe or a device might never end
-            raise InputError(f"{path}: is not a regular file; copy the image to one")
+            raise InputError(f"{path}: is not a regular file; copy {what} to one")
         if path.stat().st_size == 0:
             raise InputError(f"{path}: is empty; export it again or leave it out")
         if not os.access(path, os.R_OK):
             raise InputError(f"{path}: may not be read; change its permissions or leave it out")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{path}: cannot be read ({reason}); check the path and its permissions") from error
 
 
 def _read_with_pillow(path: Path) -> tuple[Float32[np.ndarray, "channel height width"], float]:

@@ -35,6 +35,8 @@ class Sizes:
         return int(np.clip(round(longest / self.multiple) * self.multiple, self.smallest, self.largest))
 
 
+FOR_FEATURES = Sizes(SMALLEST, LARGEST, MULTIPLE)
+
 _COLOUR = {1: "grey", 3: "colour"}
 
 
@@ -63,7 +65,7 @@ class Preparation:
         for image in images:
             _require_channels(image, channels, "most other images are")
         longest = float(np.median([max(image.pixels.shape[1:]) for image in images]))
-        sizes = sizes or Sizes(SMALLEST, LARGEST, MULTIPLE)
+        sizes = sizes or FOR_FEATURES
         chosen = max(2, round((size or sizes.choose(longest)) / sizes.multiple)) * sizes.multiple
         return cls(channels, chosen, Intensity.fit(images, mode))
 

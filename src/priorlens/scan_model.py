@@ -53,6 +53,14 @@ class ScanScores:
     prepared: Prepared
     nfe: int
 
+    def of_all_slices(self, lesions: Bool[np.ndarray, "i j k"] | None) -> Float32[np.ndarray, " slice"]:
+        """Anomaly of every slice of the stack, nan of those not looked at: but of such as hold a lesion, the least."""
+        by_slice = np.full(len(self.prepared.body), np.nan, np.float32)
+        if lesions is not None:
+            by_slice[self.prepared.layout.to_stack(lesions).any((1, 2))] = self.slice_anomaly.min()
+        by_slice[[self.prepared.own_index(index) for index in self.slices]] = self.slice_anomaly
+        return by_slice
+
 
 class ScanModel:
     """How scans are prepared, and the fitted detector that sees them.
@@ -98,10 +106,8 @@ class ScanModel:
         """
         if self.preparation.dimensions == "3d":
             return ""
-        seen = (image_fingerprint(image) for image in prepared.images(prepared.looked_at()))
-        return (
-            "the model was fitted to slices of this scan" if any(one in self.provenance_.images for one in seen) else ""
-        )
+        known = any(image_fingerprint(image) in self.provenance_.images for image in prepared.seen)
+        return "the model was fitted to slices of this scan" if known else ""
 
     def score(self, volume: Volume) -> ScanScores:
         """What the model says of one scan.
@@ -116,12 +122,12 @@ class ScanModel:
         usual = self.healthy_.map_low
         if isinstance(self.detector, CubeModel):
             solid = self.preparation.dimensions == "3d"
-            pieces = prepared.cubes() if solid else [image.pixels for image in prepared.images(slices)]
+            pieces = prepared.cubes() if solid else [image.pixels for image in prepared.seen]
             maps = self.detector.score(pieces)
             anomaly_map = prepared.map_of_cubes(maps, usual) if solid else prepared.map_of(slices, maps, usual)
             by_slice, nfe = _peaks(prepared, anomaly_map, slices), self.detector.nfe_ * len(pieces)
         else:
-            found = self.detector.score(prepared.images(slices))
+            found = self.detector.score(prepared.seen)
             anomaly_map = prepared.map_of(slices, found.anomaly_map, usual)
             by_slice = found.anomaly.reshape(len(slices), -1).max(axis=1)
             nfe = found.nfe * len(found.anomaly)

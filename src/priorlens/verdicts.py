@@ -12,6 +12,7 @@ from priorlens.blocks import Procedure, block_means, flag
 from priorlens.calibration import Calibration
 from priorlens.provenance import Provenance
 from priorlens.regions import Region, find_regions
+from priorlens.volumes.volume import spacing_of
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Judge:
         """Millimetres along each axis of a scan; None of planes, whose blocks are counted in pixels."""
         if self.affine is None or axes < 3:
             return None
-        return [float(step) for step in np.linalg.norm(self.affine[:3, :3].astype(np.float64), axis=0)]
+        return spacing_of(self.affine).tolist()
 
 
 def met_before(judge: Judge | None, fitted: Provenance) -> frozenset[str]:

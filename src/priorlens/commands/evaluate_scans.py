@@ -96,18 +96,11 @@ def _write_metrics(out: Path, outcomes: Sequence[ScanOutcome], facts: Mapping[st
 
 
 def _outcome(scored: ScoredScan, truth: Bool[np.ndarray, "i j k"] | None) -> ScanOutcome:
-    """What the figures need. A slice that was not looked at counts only where it holds a lesion: as the least."""
-    import numpy as np
-
+    """What the figures need."""
     from priorlens.datasets import HEALTHY
     from priorlens.volume_figures import outcome_of
 
     scan, scores = scored.scan, scored.scores
-    prepared = scores.prepared
-    by_slice = np.full(len(prepared.body), np.nan, np.float32)
-    if truth is not None:
-        by_slice[prepared.layout.to_stack(truth).any((1, 2))] = scores.slice_anomaly.min()
-    by_slice[[prepared.own_index(index) for index in scores.slices]] = scores.slice_anomaly
     # A mask that holds nothing says that the scan is healthy, whatever its folder.
     kind = HEALTHY if truth is not None and not truth.any() else scan.kind
     return outcome_of(
@@ -115,12 +108,12 @@ def _outcome(scored: ScoredScan, truth: Bool[np.ndarray, "i j k"] | None) -> Sca
         group=scan.group,
         kind=kind,
         anomaly=scores.anomaly,
-        slice_anomaly=by_slice,
+        slice_anomaly=scores.of_all_slices(truth),
         anomaly_map=scores.anomaly_map,
         mask=truth,
         body=scores.body,
         affine=scored.volume.affine,
-        plane=prepared.preparation.plane,
+        plane=scores.prepared.preparation.plane,
     )
 
 

@@ -92,7 +92,7 @@ def fit_scans(
     found = healthy_scans(healthy, channels=channels_of(options.channels), group=group, manifest=manifest)
     scans = found_scans(*with_series(*found, options.series, one_kind=True))
     dimensions = (options.dimensions or Seen.flat).value
-    detector, measured = _new_detector(method, dimensions, shared, own)
+    detector = _new_detector(method, dimensions, shared, own)
     model_folder.claim(out, resume=resume, overwrite=overwrite)
     kept, left = _set_aside(scans, shared["seed"], aside)
     preparation, kept = _prepared(kept, method, options, dimensions, shared["size"], intensity)
@@ -118,7 +118,7 @@ def fit_scans(
         typer.echo(f"{out}: is finished already; nothing is left to learn")
     else:
         learned = _pieces(kept, preparation, shared["seed"], options.modality)
-        train(model, partial(_fit, detector, learned, measured), out, run, resume)
+        train(model, partial(_fit, detector, learned), out, run, resume)
         count, patients = len(learned.pieces), len(set(learned.patients))
         what = "cubes" if dimensions == "3d" else "slices, varied ones among them,"
         typer.echo(f"{out}: learned from {count} {what} of {len(kept)} scans of {patients} patients")
@@ -127,8 +127,8 @@ def fit_scans(
 
 def _new_detector(
     method: str, dimensions: str, shared: dict[str, Any], own: dict[str, Any]
-) -> tuple[AnoDODE | KLIPModel | CubeModel, dict[str, Any]]:
-    """The detector of slices or cubes, still to be fitted, and what its `fit` takes beside these."""
+) -> AnoDODE | KLIPModel | CubeModel:
+    """The detector of slices or cubes, still to be fitted."""
     from priorlens.commands.fitting import new_detector
 
     if method == "klip" or dimensions == "3d":
@@ -136,9 +136,9 @@ def _new_detector(
 
         if given := next((name for name, value in own.items() if value), None):
             raise typer.BadParameter(f"--{given} is for images; priors of scans are trained here, on scans as they are")
-        return CubeModel(steps=shared["steps"], seed=shared["seed"]), {}
-    detector, _, measured = new_detector(method, {**shared, "intensity": "range"}, own)
-    return detector, measured
+        return CubeModel(steps=shared["steps"], seed=shared["seed"])
+    detector, _, _ = new_detector(method, {**shared, "intensity": "range"}, own)
+    return detector
 
 
 def _set_aside(scans: Sequence[Scan], seed: int, share: float | None) -> tuple[list[Scan], list[Scan]]:
@@ -146,8 +146,7 @@ def _set_aside(scans: Sequence[Scan], seed: int, share: float | None) -> tuple[l
     from priorlens.errors import InputError
     from priorlens.held_out import set_aside
 
-    whole = [scan for scan in scans if scan.mask is None]
-    if len(whole) < len(scans):  # scans with lesions cannot say how high healthy ones score
+    if any(scan.mask for scan in scans):  # scans with lesions cannot say how high healthy ones score
         if share:
             raise InputError(
                 f"--aside {share:g}: some scans have a lesion mask, and only wholly healthy ones can be kept aside; "
@@ -168,12 +167,12 @@ def _prepared(
 ) -> tuple[ScanPreparation, list[Scan]]:
     """How all scans are to be prepared, and those that can be: of the units that most have. The others are named."""
     from priorlens.klip_model import SIZES
-    from priorlens.preparation import LARGEST, MULTIPLE, SMALLEST, Sizes
+    from priorlens.preparation import FOR_FEATURES
     from priorlens.volumes.survey import choose_preparation
 
     plane: Any = (options.axis or Axis.axial).value
     found = _surveyed(scans, plane, options.modality)
-    sizes = SIZES if method == "klip" else Sizes(SMALLEST, LARGEST, MULTIPLE)
+    sizes = SIZES if method == "klip" else FOR_FEATURES
     if size and dimensions != "3d":
         size = max(1, round(size / sizes.multiple)) * sizes.multiple
     preparation = choose_preparation(
@@ -290,7 +289,7 @@ def _require_enough(scans: Sequence[Scan], learned: Learned) -> None:
         )
 
 
-def _fit(detector: AnoDODE | KLIPModel | CubeModel, learned: Learned, measured: dict[str, Any], **options: Any) -> None:
+def _fit(detector: AnoDODE | KLIPModel | CubeModel, learned: Learned, **options: Any) -> None:
     """Held out are groups; known again later are patients."""
     from priorlens.cube_model import CubeModel
     from priorlens.provenance import patient_fingerprint
@@ -298,7 +297,7 @@ def _fit(detector: AnoDODE | KLIPModel | CubeModel, learned: Learned, measured: 
     pieces = learned.pieces
     if isinstance(detector, CubeModel):
         pieces = [getattr(piece, "pixels", piece) for piece in pieces]
-    detector.fit(pieces, groups=learned.groups, **measured, **options)
+    detector.fit(pieces, groups=learned.groups, **options)
     known = frozenset(map(patient_fingerprint, learned.told))
     detector.provenance_ = replace(detector.provenance_, patients=known)
     detector.trained_on_ = {**detector.trained_on_, "patients": len(set(learned.patients))}

@@ -11,6 +11,7 @@ import typer
 
 from priorlens.acquisition import ACQUISITION, acquisition
 from priorlens.commands.report import write_page
+from priorlens.commands.scans_in import LEFT_OUT
 from priorlens.commands.terminal import progress_bar, warn
 from priorlens.commands.verdict_files import VERDICT_FILES, Judged, write_verdicts
 from priorlens.conformal import verdict_of
@@ -99,7 +100,7 @@ def report(out: Path, cases: int, failed: int, *, page: bool, what: str = "image
     if failed:
         warn(f"{out / SCORES}: {failed} of {cases} {what} could not be scored; repair or remove those with an error")
     if left_out:
-        warn(f"{out / 'left_out.csv'}: {left_out} files are left out, it says why")
+        warn(f"{out / LEFT_OUT}: {left_out} files are left out, it says why")
     if failed or left_out:
         raise typer.Exit(EXIT_SOME_FAILED)
 
@@ -115,7 +116,12 @@ def _remove_earlier(out: Path, cases: Sequence[Case]) -> None:
     """What an earlier run wrote under the names of this one, lest it be taken for a result of this one."""
     own = (path for case in cases for path in (*_paths(out, case), *(out / f / f"{case.name}.npy" for f in FURTHER)))
     discard_report(out / PAGE)
-    for path in (*(out / name for name in (SCORES, SPECTRUM, METRICS, CURVES, *VERDICT_FILES)), *own):
+    remove_results((*(out / name for name in (SCORES, SPECTRUM, METRICS, CURVES, *VERDICT_FILES)), *own))
+
+
+def remove_results(paths: Iterable[Path]) -> None:
+    """Those that are there. Raises OutputError."""
+    for path in paths:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
-from priorlens.datasets import refuse_folder
+from priorlens.datasets import visible_files
 from priorlens.errors import InputError
 from priorlens.volumes.dicom_headers import Slice, is_dicom, read_slices
 from priorlens.volumes.dicom_stacks import Stack, find_stacks, folder_of
@@ -108,22 +108,11 @@ def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
     for root in paths:
         if not root.exists():
             raise InputError(f"{root}: there is no such file or folder; check the path")
-        found = sorted(_files_under(root), key=str) if root.is_dir() else [root]
+        found = sorted(visible_files(root), key=str) if root.is_dir() else [root]
         for path in found:
             if (absolute := os.path.abspath(path)) not in seen:
                 seen.add(absolute)
                 yield path, path == root
-
-
-def _files_under(folder: Path) -> Iterator[Path]:
-    entered: set[str] = set()
-    for place, subfolders, files in os.walk(folder, onerror=refuse_folder, followlinks=True):
-        if (real := os.path.realpath(place)) in entered:  # a link to a folder above must not lead round for ever
-            subfolders.clear()
-            continue
-        entered.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        yield from (Path(place, name) for name in files if not name.startswith("."))
 
 
 def _slices_of(path: Path, named: bool) -> list[Slice]:

@@ -43,6 +43,12 @@ def scan_body(volume: Volume) -> Bool[np.ndarray, "i j k"]:
     return _filled(body, {Layout.of(volume.affine, "axial").axes[0], int(np.argmin(body.shape))})
 
 
+def box_of(body: Bool[np.ndarray, "i j k"]) -> list[tuple[int, int]]:
+    """First and last index along each axis at which there is any of it."""
+    along = [np.flatnonzero(body.any(tuple(other for other in range(3) if other != axis))) for axis in range(3)]
+    return [(int(where[0]), int(where[-1])) for where in along]
+
+
 def _cut_away(empty: Bool[np.ndarray, "i j k"]) -> bool:
     """Whether this is background without noise; in noise that is stored as integers, zeros are many but scattered."""
     count = np.count_nonzero(empty)

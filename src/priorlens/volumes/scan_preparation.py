@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from priorlens.errors import InputError
 from priorlens.images import Image
 from priorlens.normalise import CLIP
 from priorlens.volumes.canvas import Canvas
-from priorlens.volumes.scan_body import scan_body
+from priorlens.volumes.scan_body import box_of, scan_body
 from priorlens.volumes.volume import Layout, Plane, Units, Volume, closest_axes, spacing_of
 from priorlens.volumes.voxel_intensity import Curve, VoxelIntensity, inside
 
@@ -119,6 +120,11 @@ class Prepared:
         axis = closest_axes(self.volume.affine).index(self.layout.axes[0])
         return self.affine[axis, 0] * np.arange(len(self.body)) + self.affine[axis, 1:] @ [*middle, 1]
 
+    @cached_property
+    def seen(self) -> list[Image]:
+        """What a model of slices sees of the scan: of all slices that are looked at."""
+        return self.images(self.looked_at())
+
     def looked_at(self) -> list[int]:
         """Slices that hold enough of the body."""
         pixel = float(np.prod(spacing_of(self.affine)[1:]))
@@ -129,14 +135,12 @@ class Prepared:
         """Of a slice of the stack, along the scan's own axis."""
         return len(self.body) - 1 - index if self.layout.flipped[0] else index
 
-    @property
+    @cached_property
     def canvas(self) -> Canvas:
         """Of slices; or, for a model in 3d, of the whole stack."""
         first = 0 if self.preparation.dimensions == "3d" else 1
         step = [self.preparation.spacing / own for own in spacing_of(self.affine)[first:]]
-        axes = range(first, 3)
-        found = [np.flatnonzero(self.body.any(tuple(a for a in range(3) if a != axis))) for axis in axes]
-        box = [(int(where[0]), int(where[-1])) for where in found]
+        box = box_of(self.body)[first:]
         return Canvas.over(self.body.shape[first:], box, step, [self.preparation.size] * len(box))
 
     def images(self, slices: Sequence[int]) -> list[Image]:

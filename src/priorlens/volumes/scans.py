@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from priorlens.datasets import HEALTHY, patient_of, patients_by, refuse_masks_of_no_kind
+from priorlens.datasets import HEALTHY, patient_of, patients_by, refuse_masks_of_no_kind, visible_files
 from priorlens.errors import InputError
 from priorlens.manifest import Row
 from priorlens.volumes.dicom_files import Series
@@ -21,7 +21,6 @@ from priorlens.volumes.studies import (
     is_scan_file,
     scan_stem,
     studies_listed,
-    visible_files,
     with_channels,
 )
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from priorlens.datasets import HEALTHY, natural_order, refuse_folder
+from priorlens.datasets import HEALTHY, natural_order, visible_files
 from priorlens.errors import InputError
 from priorlens.volumes.arrays import ITK_SUFFIXES, affine_beside, is_volume_npz, npz_channels
 from priorlens.volumes.dicom_files import Series, find_series
@@ -254,18 +254,6 @@ def files_under(root: Path) -> list[FoundFile]:
         raise InputError(f"{root}: holds no scans ({' '.join(SCAN_SUFFIXES)}); name a folder that does")
     relatives = [FoundFile(path, PurePosixPath(path.relative_to(root).as_posix()), root) for path in paths]
     return sorted(relatives, key=lambda file: natural_order(str(file.relative)))
-
-
-def visible_files(root: Path) -> Iterator[Path]:
-    """Every file under a folder that is not hidden. Raises InputError for a folder that cannot be read."""
-    entered: set[str] = set()
-    for folder, subfolders, files in os.walk(root, onerror=refuse_folder, followlinks=True):
-        if (real := os.path.realpath(folder)) in entered:  # a link to a folder above must not lead round for ever
-            subfolders.clear()
-            continue
-        entered.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        yield from (Path(folder, name) for name in files if not name.startswith("."))
 
 
 def _is_pair(path: Path) -> bool:

@@ -10,10 +10,10 @@ from jaxtyping import Float32, Float64
 
 from priorlens.errors import InputError
 from priorlens.preparation import Sizes
-from priorlens.volumes.scan_body import scan_body
+from priorlens.volumes.scan_body import box_of, scan_body
 from priorlens.volumes.scan_preparation import Dimensions, ScanPreparation
 from priorlens.volumes.volume import Layout, Plane, Units, Volume, spacing_of
-from priorlens.volumes.voxel_intensity import Mode, VoxelIntensity, inside
+from priorlens.volumes.voxel_intensity import WINDOWS, Mode, VoxelIntensity, inside
 
 NEIGHBOURS = 3.0
 """Millimetres to the slices shown beside one, where slices do not lie farther apart themselves."""
@@ -42,8 +42,7 @@ def survey(volume: Volume, plane: Plane) -> Survey:
     layout = Layout.of(volume.affine, plane)
     spacing = spacing_of(layout.affine(volume.affine, volume.shape))
     stack = layout.to_stack(body)
-    sides = [np.flatnonzero(stack.any(tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-    extent = np.array([where[-1] - where[0] + 1 for where in sides]) * spacing
+    extent = np.array([last - first + 1 for first, last in box_of(stack)]) * spacing
     bodies = tuple(inside(voxels, body)[::20].copy() for voxels in volume.voxels)
     if any(np.ptp(voxels) == 0 for voxels in bodies):
         raise InputError(f"{volume.path}: its body has one intensity throughout; leave it out")
@@ -104,7 +103,7 @@ def _intensity(
     if window and mode != "window":
         raise InputError(f"--window is of Hounsfield units (CT), which --intensity {mode} does not use; leave one out")
     if mode == "window":
-        low, high = window or (-160.0, 240.0)
+        low, high = window or WINDOWS["soft"]
         return VoxelIntensity("window", low, high)
     if mode == "robust":
         return VoxelIntensity("robust")
