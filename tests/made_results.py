@@ -10,8 +10,11 @@ import numpy as np
 from priorlens.conformal import p_values, verdict_of
 from priorlens.curves import GRID, Curve, curves_facts
 from priorlens.evaluation import METRICS
+from priorlens.layers import IMAGES, SEGMENTATIONS, TRUTH, write_image, write_labels, write_truth
 from priorlens.outputs import write_array, write_json, write_rows
 from priorlens.pictures import Called, overlay
+from priorlens.volumes.nifti import write_nifti, write_shown
+from priorlens.volumes.volume import Volume
 
 SIGMAS = (0.25, 1.0, 4.0)
 STRIDES = (8, 32)
@@ -30,8 +33,11 @@ def write_results(
     failed: Sequence[int] = (),
     overlays: bool = True,
     size: tuple[int, int] = (40, 56),
+    layers: bool = False,
+    truth: bool = False,
 ) -> Path:
-    """A folder of the images `names`, paths below `root`; those at the places `failed` could not be read."""
+    """A folder of the images `names`, paths below `root`; those at the places `failed` could not be read. With `layers`
+    the images and their regions lie there by themselves, with `truth` their lesions too."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     healthy = rng.normal(size=HEALTHY).astype(np.float32)
@@ -62,6 +68,8 @@ def write_results(
             called = Called(float(p[i]), anomaly_map > 1, alpha) if calibrated else None
             path = folder / "overlays" / f"{stem}.png"
             overlay(pixels, anomaly_map, path, name=stem, anomaly=float(anomaly[i]), threshold=1.0, called=called)
+            if layers:
+                _write_layers(folder, f"{stem}.png", pixels, anomaly_map, count, truth)
     columns = ["file", *(["patient"] if patients else []), "anomaly", *said, "s8", "nfe", "seconds", "error"]
     write_rows(folder / "scores.csv", columns, rows)
     write_rows(folder / "spectrum.csv", ["file", "stride", "sigma", "standardised", "width_0"], spectrum)
@@ -69,6 +77,21 @@ def write_results(
         _write_verdicts(folder, alpha, healthy, regions)
     write_json(folder / "model.json", MODEL)
     return folder
+
+
+def _write_layers(
+    folder: Path, name: str, pixels: np.ndarray, anomaly_map: np.ndarray, count: int, truth: bool
+) -> None:
+    """Regions are the square that stands out in the map and, as the second, one below it; the lesion lies beside."""
+    write_image(folder / IMAGES / name, pixels)
+    lesion, labels = np.zeros(anomaly_map.shape, bool), np.zeros(anomaly_map.shape, np.int32)
+    lesion[12:24, 14:26] = True
+    for number in range(1, count + 1):
+        labels[15 * number - 5 : 15 * number + 5, 10:20] = number
+    if truth:
+        write_truth(folder / TRUTH / name, lesion)
+    if count:
+        write_labels(folder / SEGMENTATIONS / name, labels)
 
 
 MODEL = {
@@ -87,6 +110,76 @@ MODEL = {
     "trained_on": {"images": 40, "held_out": 10, "patients": 45},
     "healthy": {"combined": {"anomaly_mean": 0.1, "anomaly_std": 0.2, "threshold": 3.0}},
 }
+
+
+SCAN_SHAPE = (20, 24, 12)
+SCAN_AFFINE = np.array([[-2.0, 0, 0, 20], [0, 3.0, 0, -30], [0, 0, 5.0, 7], [0, 0, 0, 1]])
+"""The first axis runs to the patient's left, slices are 5 mm apart."""
+
+LESION = (slice(4, 8), slice(5, 12), slice(6, 9))
+"""Of the scans: to the patient's right, and to the back."""
+
+SCAN_MODEL = {
+    **MODEL,
+    "method": "klip-scans",
+    "map_unit": "bit",
+    "healthy": {"anomaly_mean": 0.1, "anomaly_std": 0.2, "map_low": 0.0, "map_high": 2.0, "threshold": 1.0},
+    "scans": {"channels": ["flair", "t1ce"], "plane": "axial", "dimensions": "2d", "intensities": [{"mode": "robust"}]},
+}
+
+
+def write_scan_results(
+    folder: Path,
+    names: Sequence[str] = ("anna", "bert"),
+    *,
+    affine: np.ndarray = SCAN_AFFINE,
+    truth: bool = True,
+    regions: bool = True,
+    plane: str = "axial",
+) -> Path:
+    """A folder of scans of two channels, by a model that is not calibrated. Slice 7 scores highest. The second channel
+    is empty; in the first, every voxel of slice k has the intensity 100 k, and 50 more where the lesion is."""
+    folder.mkdir(parents=True)
+    scores, slices, places = [], [], []
+    shape = SCAN_SHAPE
+    for number, name in enumerate(names):
+        voxels = np.zeros((2, *shape), np.float32)
+        voxels[0] = 100 * np.arange(shape[2])
+        voxels[(0, *LESION)] += 50
+        volume = Volume(voxels, affine, "arbitrary", Path(f"/data/{name}"), ("flair", "t1ce"))
+        anomaly_map = np.linspace(0, 1, shape[2], dtype=np.float32) * np.ones(shape, np.float32)
+        anomaly_map[LESION] = 3
+        lesion = (anomaly_map == 3).astype(np.int16)
+        for part in ("maps", "overlays", IMAGES, SEGMENTATIONS, TRUTH):
+            (folder / part / name).parent.mkdir(parents=True, exist_ok=True)
+        write_nifti(folder / "maps" / f"{name}.nii.gz", anomaly_map, volume)
+        write_shown(folder / IMAGES / f"{name}.nii.gz", volume)
+        if truth:
+            write_nifti(folder / TRUTH / f"{name}.nii.gz", lesion, volume)
+        if regions:
+            write_nifti(folder / SEGMENTATIONS / f"{name}.nii.gz", lesion, volume)
+            places.append([f"/data/{name}", name, 1, "mm", 8, -6, 42, 630, 3, 3, ""])
+        file, by_slice = f"/data/{name}", 1 / (1 + np.abs(np.arange(shape[2]) - 7.0))
+        scores.append([file, name, "", 2.5 - number, int(regions), shape[2], 7, "42.00", 60, "0.1", ""])
+        slices += [[file, name, k, f"{7 + 5 * k:.3f}", by_slice[k]] for k in range(shape[2])]
+    header = [
+        "file",
+        "name",
+        "patient",
+        "anomaly",
+        "regions",
+        "slices",
+        "highest_slice",
+        "highest_mm",
+        "nfe",
+        "seconds",
+    ]
+    write_rows(folder / "scores.csv", [*header, "error"], scores)
+    write_rows(folder / "slices.csv", ["file", "name", "slice", "height_mm", "anomaly"], slices)
+    columns = ["file", "name", "region", "unit", "centre_x", "centre_y", "centre_z", "size", "peak", "mean", "q_value"]
+    write_rows(folder / "regions.csv", columns, places)
+    write_json(folder / "model.json", {**SCAN_MODEL, "scans": {**SCAN_MODEL["scans"], "plane": plane}})
+    return folder
 
 
 def _write_verdicts(folder: Path, alpha: float | None, healthy: np.ndarray, regions: list[list[object]]) -> None:

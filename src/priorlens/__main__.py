@@ -13,11 +13,13 @@ from priorlens.commands.calibrate import calibrate
 from priorlens.commands.combine import combine
 from priorlens.commands.demo import demo
 from priorlens.commands.evaluate import evaluate
+from priorlens.commands.figure import figure
 from priorlens.commands.fit import fit
 from priorlens.commands.inspect import inspect
 from priorlens.commands.monitor import monitor
 from priorlens.commands.report import report
 from priorlens.commands.score import score
+from priorlens.commands.view import view
 from priorlens.errors import EXIT_INTERRUPTED, PriorlensError
 
 EXIT_CODES = """\b
@@ -85,7 +87,7 @@ def priorlens(
     """
 
 
-for command in (demo, fit, score, evaluate, calibrate, combine, monitor, report, inspect):
+for command in (demo, fit, score, evaluate, calibrate, combine, monitor, report, figure, view, inspect):
     app.command()(command)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from priorlens import anodode, klip_model
 from priorlens.anodode import AnoDODE
@@ -21,6 +22,16 @@ def setup_of(detector: AnoDODE | KLIPModel | CubeModel) -> str:
         parts += [f"block={detector.block}"] if detector.block else []
         parts += [] if detector.simulated else ["real"]
     return ", ".join(parts)
+
+
+def unit_of(detector: AnoDODE | KLIPModel | CubeModel) -> Literal["bit", "1"]:
+    """Of the map, as the rule says it: bits, or a number relative to what is usual."""
+    in_bits: tuple[str, ...] = ()
+    if isinstance(detector, AnoDODE):
+        in_bits = ("combined", "local", "standardised")
+    elif isinstance(detector, KLIPModel):
+        in_bits = ("combined", "coherent", "squares")
+    return "bit" if detector.rule in in_bits else "1"
 
 
 def load_detector(folder: Path, *, device: str | None = None) -> AnoDODE | KLIPModel:

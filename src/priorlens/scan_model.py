@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
@@ -15,7 +15,7 @@ from priorlens import cube_model
 from priorlens.anodode import AnoDODE
 from priorlens.checkpoint import read_config
 from priorlens.cube_model import CubeModel
-from priorlens.detectors import load_detector, setup_of
+from priorlens.detectors import load_detector, setup_of, unit_of
 from priorlens.errors import InputError, ModelError
 from priorlens.klip_model import KLIPModel
 from priorlens.provenance import Provenance, image_fingerprint
@@ -23,11 +23,17 @@ from priorlens.scores import HealthyStatistics
 from priorlens.volumes.scan_preparation import Prepared, ScanPreparation
 from priorlens.volumes.volume import Volume
 
+Piece = TypeVar("Piece")
+OnSlices = Callable[[int, int], None]
+
 SCANS = "scans"
 """Where a model's `config.json` keeps how scans are prepared; models of images have no such entry."""
 
 HIGHEST = 0.05
 """Share of a scan's slices whose mean is its anomaly: those that score highest."""
+
+AT_ONCE = 16
+"""Slices, or cubes, that a detector is given together; after each such part there is word of how far it is."""
 
 PEAKS = 0.02
 """Share of a slice's body whose mean is its anomaly, where the detector tells none: where the map is highest."""
@@ -82,9 +88,8 @@ class ScanModel:
 
     @property
     def unit_(self) -> Literal["bit", "1"]:
-        """Of the map, as the rule says it: bits, or deviations of what is usual."""
-        in_bits = ("combined", "local", "squares")
-        return "bit" if not isinstance(self.detector, CubeModel) and self.detector.rule in in_bits else "1"
+        """Of the map, see `priorlens.detectors.unit_of`."""
+        return unit_of(self.detector)
 
     def choose(self, rule: str | None) -> None:
         """Set the rule; None leaves the model's own. Raises InputError for one that the detector does not have."""
@@ -109,8 +114,8 @@ class ScanModel:
         known = any(image_fingerprint(image) in self.provenance_.images for image in prepared.seen)
         return "the model was fitted to slices of this scan" if known else ""
 
-    def score(self, volume: Volume) -> ScanScores:
-        """What the model says of one scan.
+    def score(self, volume: Volume, on_slices: OnSlices = lambda done, total: None) -> ScanScores:
+        """What the model says of one scan; `on_slices` is told how many slices, or cubes, of how many are done.
 
         Raises:
             InputError: a scan of other channels or units than those of the fit, or in which there is nothing to see.
@@ -123,14 +128,14 @@ class ScanModel:
         if isinstance(self.detector, CubeModel):
             solid = self.preparation.dimensions == "3d"
             pieces = prepared.cubes() if solid else [image.pixels for image in prepared.seen]
-            maps = self.detector.score(pieces)
+            maps = [one for part in _parts(pieces, on_slices) for one in self.detector.score(part)]
             anomaly_map = prepared.map_of_cubes(maps, usual) if solid else prepared.map_of(slices, maps, usual)
             by_slice, nfe = _peaks(prepared, anomaly_map, slices), self.detector.nfe_ * len(pieces)
         else:
-            found = self.detector.score(prepared.seen)
-            anomaly_map = prepared.map_of(slices, found.anomaly_map, usual)
-            by_slice = found.anomaly.reshape(len(slices), -1).max(axis=1)
-            nfe = found.nfe * len(found.anomaly)
+            found = [self.detector.score(part) for part in _parts(prepared.seen, on_slices)]
+            anomaly_map = prepared.map_of(slices, [one for part in found for one in part.anomaly_map], usual)
+            by_slice = np.concatenate([part.anomaly for part in found]).reshape(len(slices), -1).max(axis=1)
+            nfe = sum(part.nfe * len(part.anomaly) for part in found)
         return ScanScores(
             anomaly=_highest(by_slice),
             anomaly_map=anomaly_map,
@@ -178,6 +183,13 @@ def setup_of_scans(model: ScanModel) -> str:
 def is_scan_model(folder: Path) -> bool:
     """Whether a model's folder holds a model of scans. Raises ModelError as `read_config`."""
     return SCANS in read_config(folder)
+
+
+def _parts(pieces: Sequence[Piece], on_slices: OnSlices) -> Iterator[Sequence[Piece]]:
+    """In their order; a part is done once the next is asked for."""
+    for start in range(0, len(pieces), AT_ONCE):
+        yield pieces[start : start + AT_ONCE]
+        on_slices(min(start + AT_ONCE, len(pieces)), len(pieces))
 
 
 def _highest(by_slice: Float32[np.ndarray, " slice"]) -> float:

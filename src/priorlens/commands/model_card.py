@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from priorlens.calibration import calibrated_setups, read_calibration
 from priorlens.checkpoint import TENSORS, read_config
-from priorlens.detectors import setup_of
+from priorlens.detectors import setup_of, unit_of
 from priorlens.errors import ModelError
 from priorlens.outputs import write_json
 from priorlens.scan_model import ScanModel, setup_of_scans
@@ -36,8 +36,11 @@ def write_card(out: Path, model: Path, detector: AnoDODE | KLIPModel | ScanModel
 
     Raises OutputError.
     """
-    setup = setup_of_scans(detector) if isinstance(detector, ScanModel) else setup_of(detector)
-    facts = {"setup": setup, **model_facts(model, detector)}
+    if isinstance(detector, ScanModel):
+        setup, unit = setup_of_scans(detector), detector.unit_
+    else:
+        setup, unit = setup_of(detector), unit_of(detector)
+    facts = {"setup": setup, "map_unit": unit, **model_facts(model, detector)}
     write_json(out / CARD, {"schema": SCHEMA, **_without_paths(facts)})
 
 

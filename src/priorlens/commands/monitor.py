@@ -82,7 +82,7 @@ def monitor(
     from priorlens.errors import EXIT_ALARM
     from priorlens.monitor_plot import monitor_plot
     from priorlens.outputs import prepare_folder, write_json, write_rows
-    from priorlens.report.book import PAGE
+    from priorlens.report.facts import PAGE
 
     for note in found.notes:
         warn(note)

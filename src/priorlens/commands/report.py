@@ -41,7 +41,8 @@ def report(
     """
     from priorlens.errors import InputError, OutputError
     from priorlens.outputs import prepare_folder
-    from priorlens.report.book import PAGE, folder_of
+    from priorlens.report.book import folder_of
+    from priorlens.report.facts import PAGE
 
     if not results.is_dir():
         raise InputError(f"{results}: there is no such folder; check the path")

@@ -17,10 +17,11 @@ from priorlens.commands.verdict_files import VERDICT_FILES, Judged, write_verdic
 from priorlens.conformal import verdict_of
 from priorlens.datasets import Case
 from priorlens.errors import EXIT_SOME_FAILED, OutputError
+from priorlens.layers import IMAGES, LAYERS, SEGMENTATIONS, TRUTH, write_image, write_labels, write_truth
 from priorlens.outputs import prepare_folder, write_array, write_rows
 from priorlens.pictures import Called, overlay
-from priorlens.report.book import PAGE, discard_report
-from priorlens.report.facts import CURVES, METRICS
+from priorlens.report.book import discard_report
+from priorlens.report.facts import CURVES, METRICS, PAGE
 from priorlens.result_folder import SCORES, SPECTRUM
 from priorlens.scoring import Described, Failed, Scored, score_cases
 from priorlens.verdicts import Judge, Judgement
@@ -41,7 +42,8 @@ def write_scores(
     overlays: bool = True,
     on_scored: Callable[[Scored, Judgement | None], None] = lambda scored, judgement: None,
 ) -> int:
-    """Score `cases` into `out`: `scores.csv` with a row each in their order, `maps/`, `overlays/`; tell `on_scored`.
+    """Score `cases` into `out`: `scores.csv` with a row each in their order, `maps/`, `overlays/` and what
+    is in `LAYERS`; tell `on_scored`.
 
     judge: gives p-values, and verdicts where it has an alpha. patients: whether the cases' groups are patients' names.
 
@@ -67,10 +69,13 @@ def write_scores(
                     judgement = judge.judge(result.anomaly, result.anomaly_map) if judge else None
                     judged += [Judged(result.case, result.anomaly, judgement)] if judgement else []
                     _write_maps(out, result, detector.tables_)
+                    if judgement and judgement.regions:
+                        write_labels(out / SEGMENTATIONS / f"{result.case.name}.png", judgement.labels)
                     for name, lines in tables.items():
                         lines += [(result.case.path.as_posix(), *map(np.float32, line)) for line in result.arrays[name]]
                     if overlays:
                         _write_overlay(out, detector, result, judge, judgement)
+                        _write_below(out, result)
                     on_scored(result, judgement)
                 rows.append(_row(result, names, _said(columns, result.case, judge, judgement)))
                 advance()
@@ -114,7 +119,8 @@ def require_apart(out: Path, inputs: Sequence[Path]) -> None:
 
 def _remove_earlier(out: Path, cases: Sequence[Case]) -> None:
     """What an earlier run wrote under the names of this one, lest it be taken for a result of this one."""
-    own = (path for case in cases for path in (*_paths(out, case), *(out / f / f"{case.name}.npy" for f in FURTHER)))
+    own = [path for case in cases for path in (*_paths(out, case), *(out / f / f"{case.name}.npy" for f in FURTHER))]
+    own += [out / layer / f"{case.name}.png" for case in cases for layer in LAYERS]
     discard_report(out / PAGE)
     remove_results((*(out / name for name in (SCORES, SPECTRUM, METRICS, CURVES, *VERDICT_FILES)), *own))
 
@@ -158,6 +164,14 @@ def _write_overlay(
         truth=scored.mask,
         called=_called(judge, judgement) if judge and judgement else None,
     )
+
+
+def _write_below(out: Path, scored: Scored) -> None:
+    """What a viewer lays the map over: the image, and the truth where it is known."""
+    name = f"{scored.case.name}.png"
+    write_image(out / IMAGES / name, scored.image.pixels)
+    if scored.mask is not None:
+        write_truth(out / TRUTH / name, scored.mask)
 
 
 def _called(judge: Judge, judgement: Judgement) -> Called:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int
 
 from priorlens.commands.results import MAPS, OVERLAYS
 from priorlens.conformal import verdict_of
+from priorlens.layers import IMAGES, SEGMENTATIONS, TRUTH
 from priorlens.outputs import prepare_folder, write_rows
 from priorlens.pictures import Called, overlay
 from priorlens.regions import Region
@@ -19,12 +20,12 @@ from priorlens.result_folder import SCORES
 from priorlens.scan_model import ScanScores
 from priorlens.scores import HealthyStatistics
 from priorlens.verdicts import Judge, Judgement
-from priorlens.volumes.nifti import write_nifti
+from priorlens.volumes.nifti import write_nifti, write_shown
 from priorlens.volumes.scans import Scan
 from priorlens.volumes.volume import Volume, spacing_of
 
 SLICES, REGIONS = "slices.csv", "regions.csv"
-SEGMENTATIONS, DICOM = "segmentations", "dicom"
+DICOM = "dicom"
 
 SMALLEST = 100.0
 """Volume in mm^3 of a region that is told where nothing is calibrated."""
@@ -127,7 +128,8 @@ def write_images(
     *,
     overlays: bool,
 ) -> None:
-    """The map, regions if there are some, both on the scan's own grid, and the key picture. Raises OutputError."""
+    """The map, regions if there are some, both on the scan's own grid; with `overlays` the key picture, and what a
+    viewer lays the map over: the scan, and the truth. Raises OutputError."""
     path = out / MAPS / f"{one.scan.name}.nii.gz"
     prepare_folder(path.parent, overwrite=True)
     write_nifti(path, one.scores.anomaly_map, one.volume)
@@ -137,6 +139,18 @@ def write_images(
         write_nifti(labels, one.labels, one.volume)
     if overlays:
         _write_overlay(out / OVERLAYS / f"{one.scan.name}.png", one, healthy, judge, truth)
+        _write_below(out, one, truth)
+
+
+def _write_below(out: Path, one: ScoredScan, truth: Bool[np.ndarray, "i j k"] | None) -> None:
+    """What a viewer lays the map over."""
+    image = out / IMAGES / f"{one.scan.name}.nii.gz"
+    prepare_folder(image.parent, overwrite=True)
+    write_shown(image, one.volume)
+    if truth is not None:
+        known = out / TRUTH / image.name
+        prepare_folder(known.parent, overwrite=True)
+        write_nifti(known, truth.astype(np.int16), one.volume)
 
 
 def _write_overlay(

@@ -13,12 +13,11 @@ from jaxtyping import Bool
 
 from priorlens.calibrating import fitted_to
 from priorlens.calibration import calibrated_setups, model_hash, read_calibration
-from priorlens.commands.results import MAPS, OVERLAYS
+from priorlens.commands.results import MAPS, OVERLAYS, remove_results
 from priorlens.commands.scan_options import Modality
 from priorlens.commands.scan_results import (
     DICOM,
     REGIONS,
-    SEGMENTATIONS,
     SLICES,
     SMALLEST,
     FailedScan,
@@ -30,13 +29,14 @@ from priorlens.commands.scans_in import read_as
 from priorlens.commands.terminal import progress_bar, warn
 from priorlens.commands.verdict_files import VERDICT_FILES, write_basis
 from priorlens.errors import InputError, OutputError
+from priorlens.layers import LAYERS
 from priorlens.outputs import prepare_folder
 from priorlens.provenance import patient_fingerprint
 from priorlens.regions import regions_above
-from priorlens.report.book import PAGE, discard_report
-from priorlens.report.facts import CURVES, METRICS
+from priorlens.report.book import discard_report
+from priorlens.report.facts import CURVES, METRICS, PAGE
 from priorlens.result_folder import SCORES, SPECTRUM
-from priorlens.scan_model import ScanModel, ScanScores, setup_of_scans
+from priorlens.scan_model import OnSlices, ScanModel, ScanScores, setup_of_scans
 from priorlens.verdicts import Judge
 from priorlens.volumes.dicom_files import Series
 from priorlens.volumes.dicom_map import write_parametric_map
@@ -82,8 +82,11 @@ def score_scans(
     dicom: bool,
     with_truth: bool = False,
     on_scan: OnScan = lambda scored, truth: None,
+    on_slices: OnSlices = lambda done, total: None,
 ) -> int:
     """Score `scans` of the model in `folder` into `out`, and tell `on_scan` of each; how many could not be used.
+
+    on_slices: is told of each scan how many of its slices are done.
 
     Those are named on stderr and in the table. Whatever stops it, Ctrl-C included, the tables of what was done are
     written. Raises OutputError.
@@ -95,7 +98,7 @@ def score_scans(
         with progress_bar("scoring scans", len(scans)) as advance:
             for scan in scans:
                 try:
-                    scored = _scored(model, scan, judge, modality)
+                    scored = _scored(model, scan, judge, modality, on_slices)
                     truth = read_lesions(scan, scored.volume) if with_truth and scan.mask else None
                 except InputError as error:
                     warn(str(error))
@@ -117,11 +120,13 @@ def score_scans(
     return sum(isinstance(one, FailedScan) for one in results)
 
 
-def _scored(model: ScanModel, scan: Scan, judge: Judge | None, modality: Modality | None) -> ScoredScan:
+def _scored(
+    model: ScanModel, scan: Scan, judge: Judge | None, modality: Modality | None, on_slices: OnSlices
+) -> ScoredScan:
     """Raises InputError."""
     volume = read_as(scan, modality)
     start = time.perf_counter()
-    scores = model.score(volume)
+    scores = model.score(volume, on_slices)
     seconds = time.perf_counter() - start
     met = _met(model, judge, scan, volume, scores)
     if met:
@@ -184,11 +189,7 @@ def _remove_earlier(out: Path, scans: Sequence[Scan]) -> None:
         if os.path.realpath(path) in inputs:
             raise OutputError(f"{path}: is an input, and a result would take its place; choose another --out")
     discard_report(out / PAGE)
-    for path in _results_of(out, scans):
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be replaced ({error.strerror}); choose another --out") from error
+    remove_results(_results_of(out, scans))
 
 
 def _results_of(out: Path, scans: Sequence[Scan]) -> Iterator[Path]:
@@ -196,7 +197,8 @@ def _results_of(out: Path, scans: Sequence[Scan]) -> Iterator[Path]:
         yield out / name
     for scan in scans:
         yield out / MAPS / f"{scan.name}.nii.gz"
-        yield out / SEGMENTATIONS / f"{scan.name}.nii.gz"
+        for layer in LAYERS:
+            yield out / layer / f"{scan.name}.nii.gz"
         yield out / OVERLAYS / f"{scan.name}.png"
         for name in ("map", "segmentation", "measurements"):
             yield out / DICOM / scan.name / f"{name}.dcm"

@@ -50,6 +50,7 @@ def write_basis(out: Path, judge: Judge) -> None:
             "setup": calibration.setup,
             "alpha": judge.alpha,
             "procedure": judge.procedure,
+            "pixel_size": None if judge.affine is None else float(np.linalg.norm(judge.affine[:-1, 0])),
             "calibration": calibration.worth,
         },
     )

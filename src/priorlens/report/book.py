@@ -11,7 +11,6 @@ from priorlens.outputs import prepare_folder, write_text
 from priorlens.report.findings import Case, Findings
 from priorlens.report.page import Link, Place, by_surprise, results_page
 
-PAGE = "report.html"
 MOST_CASES = 500
 """On one page."""
 

@@ -14,6 +14,7 @@ SCHEMA = 1
 """The newest of any file that is read here."""
 
 METRICS, CURVES, MODEL, MONITOR = "metrics.json", "curves.json", "model.json", "monitor.json"
+PAGE = "report.html"
 
 
 def read_facts(path: Path) -> dict[str, Any] | None:

@@ -24,27 +24,33 @@ _NO_FIGURES = ("file", "name", "patient", ANOMALY, "p_value", "verdict", "region
 
 @dataclass(frozen=True)
 class Region:
-    """A place that stands out: centre, size and unit as words, the rest as numbers."""
+    """A place that stands out: centre and size as words, the rest as numbers.
+
+    position: the centre by the names of its axes: row and column in pixels; or x, y and, in scans, z in millimetres.
+    """
 
     number: str
     centre: str
     size: str
     peak: float
     q_value: float
+    position: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Case:
     """One line of the table of scores.
 
-    number: of its line, from 1. file: as the table has it. name: what the page calls it. anomaly, p_value: NaN where
-    there is none. kind, patient, verdict, error: empty where there is none. regions: None where none were looked for.
-    overlay, reconstruction: files, where there are some.
+    number: of its line, from 1. file: as the table has it. name: what the page calls it. stem: what its maps and
+    pictures are called, without suffix; empty where there are none. anomaly, p_value: NaN where there is none. kind,
+    patient, verdict, error: empty where there is none. regions: None where none were looked for. overlay,
+    reconstruction: files, where there are some.
     """
 
     number: int
     file: str
     name: str
+    stem: str
     patient: str
     kind: str
     anomaly: float
@@ -60,6 +66,12 @@ class Case:
     def status(self) -> str:
         """`verdict` where there is one; `failed`, or `scored`."""
         return "failed" if self.error else self.verdict or "scored"
+
+    @property
+    def rank(self) -> tuple[bool, float, float]:
+        """What sorts cases by rising p-value, else falling anomaly, and those that failed to the end."""
+        p_value = self.p_value if math.isfinite(self.p_value) else math.inf
+        return bool(self.error), p_value, -self.anomaly if math.isfinite(self.anomaly) else math.inf
 
 
 @dataclass(frozen=True)
@@ -149,6 +161,7 @@ def _cases(folder: Path, scores: Table, regions: Table | None, kinds: Mapping[st
                 number=index + 1,
                 file=file,
                 name=shown[index],
+                stem=name,
                 patient=printable(cells.get("patient", "")),
                 kind=printable(kind_of[index]),
                 anomaly=line.number(ANOMALY),
@@ -217,10 +230,11 @@ def _regions(table: Table | None) -> dict[str, list[Region]]:
     found: dict[str, list[Region]] = {}
     for line in table.lines if table else ():
         axes = [name for name in line.cells if name.startswith("centre_")]
-        centre = ", ".join(f"{name.removeprefix('centre_')} {line.number(name):g}" for name in axes)
+        position = {name.removeprefix("centre_"): line.number(name) for name in axes}
+        centre = ", ".join(f"{axis} {value:g}" for axis, value in position.items())
         space = "mm³" if len(axes) == 3 else "mm²"
         length, area = (" mm", space) if line.cells["unit"] == "mm" else ("", "pixels")
         size, peak, q_value = (line.number(name) for name in ("size", "peak", "q_value"))
-        region = Region(line.cells["region"], centre + length, f"{size:g} {area}", peak, q_value)
+        region = Region(line.cells["region"], centre + length, f"{size:g} {area}", peak, q_value, position)
         found.setdefault(line.cells.get("name", line.cells["file"]), []).append(region)
     return found

@@ -64,12 +64,7 @@ class Told:
 
 def by_surprise(cases: Sequence[Case]) -> list[Case]:
     """By rising p-value, else falling anomaly; those that failed at the end."""
-
-    def key(case: Case) -> tuple[bool, float, float]:
-        p_value = case.p_value if math.isfinite(case.p_value) else math.inf
-        return bool(case.error), p_value, -case.anomaly if math.isfinite(case.anomaly) else math.inf
-
-    return sorted(cases, key=key)
+    return sorted(cases, key=lambda case: case.rank)
 
 
 def results_page(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
@@ -96,22 +96,59 @@ def write_nifti(path: Path, values: Float32[np.ndarray, "i j k"] | Integer[np.nd
         values = values.astype("<i2")
     else:
         values = values.astype("<f4")
-    source = _header_of_source(like)
-    header = _placed_by_affine(like) if source is None else _placed_as(source)
-    header.set_data_shape(values.shape)
-    header.set_data_dtype(values.dtype)
+    planes = (values[:, :, k] for k in range(values.shape[2]))
+    _write(path, planes, _header_like(like, values.shape, values.dtype, (1.0, 0.0)))
+
+
+def write_shown(path: Path, volume: Volume) -> None:
+    """Write a scan as .nii.gz of 16 bits, for a viewer: channels as a fourth axis, whole or not at all.
+
+    Whole numbers that fit are kept as they are (Hounsfield units); others are within a 65,000th of their range.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    slope, intercept = _in_16_bits(volume.voxels)
+    planes = (
+        np.rint((channel[:, :, k] - intercept) / slope).astype("<i2")
+        for channel in volume.voxels
+        for k in range(volume.shape[2])
+    )
+    channels = len(volume.channels)
+    shape = volume.shape if channels == 1 else (*volume.shape, channels)
+    _write(path, planes, _header_like(volume, shape, np.dtype("<i2"), (slope, intercept)))
+
+
+def _in_16_bits(voxels: Float32[np.ndarray, "channel i j k"]) -> tuple[float, float]:
+    """Slope and intercept by which integers of 16 bits become the intensities."""
+    low, high = float(voxels.min()), float(voxels.max())
+    if low >= -(2**15) and high < 2**15 and all((np.rint(plane) == plane).all() for plane in voxels):
+        return 1.0, 0.0
+    return (high - low) / (2**16 - 2) or 1.0, (low + high) / 2
+
+
+def _header_like(volume: Volume, shape: tuple[int, ...], stored: np.dtype, scaling: tuple[float, float]) -> Header:
+    """Of numbers that lie where the scan does."""
+    source = _header_of_source(volume)
+    header = _placed_by_affine(volume) if source is None else _placed_as(source)
+    header.set_data_shape(shape)
+    header.set_data_dtype(stored)
     header["magic"] = header.single_magic
     header["vox_offset"] = header.single_vox_offset
-    header["scl_slope"], header["scl_inter"] = 1, 0
+    header["scl_slope"], header["scl_inter"] = scaling
     header["descrip"] = b"priorlens"
+    return header
+
+
+def _write(path: Path, planes: Iterable[np.ndarray], header: Header) -> None:
     with (
         atomic_write(path) as file,
         # No name and no time, which would make the bytes of equal maps differ.
         gzip.GzipFile("", "wb", compresslevel=_FAST, fileobj=file, mtime=0) as packed,
     ):
         packed.write(header.binaryblock + bytes(4))  # four bytes: no extensions
-        for k in range(values.shape[2]):
-            packed.write(values[:, :, k].tobytes(order="F"))
+        for plane in planes:
+            packed.write(plane.tobytes(order="F"))
 
 
 def _read(path: Path) -> tuple[Float32[np.ndarray, "i j k"], Float64[np.ndarray, "4 4"], np.dtype]:
