@@ -16,8 +16,8 @@ STEPS = {
     "images": ("images", "manifest", "datasets", "body", "acquisition", "normalise", "preparation", "provenance"),
     "scans": (
         *("volumes.volume", "volumes.left_out", "volumes.damage", "volumes.nifti_header", "volumes.nifti"),
-        *("volumes.arrays", "volumes.dicom_headers", "volumes.dicom_stacks", "volumes.dicom_files"),
-        *("volumes.dicom_decoder", "volumes.dicom_pixels", "volumes.dicom_series"),
+        *("volumes.itk_decoder", "volumes.arrays", "volumes.dicom_headers", "volumes.dicom_stacks"),
+        *("volumes.dicom_files", "volumes.dicom_decoder", "volumes.dicom_pixels", "volumes.dicom_series"),
         *("volumes.layouts", "volumes.studies", "volumes.ground_truth", "volumes.scans", "volumes.reading"),
         *("volumes.scan_body", "volumes.voxel_intensity", "volumes.canvas", "volumes.scan_preparation"),
         *("volumes.survey", "variations"),
@@ -27,7 +27,7 @@ STEPS = {
     "prior": (
         *("prior.denoiser", "prior.network", "prior.patches", "prior.scaled", "prior.conventions", "prior.libraries"),
         *("prior.external", "prior.solvers", "prior.ode", "prior.oracles"),
-        *("prior.variance", "prior.views", "prior.training"),
+        *("prior.variance", "prior.views", "prior.watch", "prior.processes", "prior.training"),
     ),
     "measurement": (
         *("measurement.operator", "measurement.linear", "measurement.inverses", "measurement.ct", "measurement.mri"),
@@ -54,6 +54,8 @@ STEPS = {
         *("report.facts", "report.spectra", "report.findings", "report.naming", "report.svg", "report.charts"),
         *("report.evaluation_charts", "report.evaluated", "report.card", "report.sentences", "report.thumbnails"),
         *("report.page", "report.watched", "report.book"),
+        *("report.layer", "report.shown", "report.chosen", "report.map_scale", "report.rows"),
+        *("report.figure_words", "report.figure_layout", "report.figure"),
     ),
     "commands": ("scoring", "commands", "__main__"),
 }

@@ -32,6 +32,7 @@ Exit codes:
   6    the backbone is unknown, or its weights cannot be had here
   7    done, but for some inputs, which are named
   8    done, and the monitor raised an alarm
+  9    of several processes that train together another one has ended
   130  stopped by Ctrl-C; nothing is half-written
 """
 
