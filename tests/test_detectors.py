@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from priorlens import anodode, detectors, klip_model
-from priorlens.anodode import AnoDODE
+from priorlens.anodode import RULES, AnoDODE
 from priorlens.checkpoint import TENSORS, UNFINISHED, write_checkpoint
-from priorlens.detectors import load_detector, setup_of
+from priorlens.cube_model import CubeModel
+from priorlens.detectors import load_detector, setup_of, unit_of
 from priorlens.errors import InputError, ModelError
 from priorlens.klip_model import KLIPModel
+from priorlens.klip_rules import KLIP_RULES
 
 
 def written(folder: Path, config: dict) -> Path:
@@ -39,6 +41,20 @@ def test_the_method_decides_the_detector(tmp_path, loaded, method, kind):
     assert type(load_detector(written(tmp_path, {"method": method}), device="cpu")) is kind
     load_detector(tmp_path)
     assert loaded == [(kind, tmp_path, "cpu"), (kind, tmp_path, None)]
+
+
+def test_the_unit_of_a_map_is_that_of_its_rule():
+    """As docs/outputs.md has it: code lengths and logarithms of odds are bits, all else is relative."""
+    units = {
+        AnoDODE: dict.fromkeys(RULES, "1") | dict.fromkeys(("combined", "local", "standardised"), "bit"),
+        KLIPModel: dict.fromkeys(KLIP_RULES, "1") | dict.fromkeys(("combined", "coherent", "squares"), "bit"),
+    }
+    for kind, known in units.items():
+        detector = kind(device="cpu")
+        for rule, unit in known.items():
+            detector.rule = rule
+            assert unit_of(detector) == unit, (kind, rule)
+    assert unit_of(CubeModel(device="cpu")) == "1", "standard deviations among healthy images"
 
 
 def refused(folder: Path, *parts: object) -> None:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from priorlens import held_out, image_prior
+from priorlens import held_out, image_prior, scan_model
 from priorlens.anodode import AnoDODE
 from priorlens.checkpoint import CONFIG, TENSORS
 from priorlens.cube_model import CubeModel
 from priorlens.errors import InputError, ModelError
 from priorlens.feature_prior import FeaturePrior
-from priorlens.scan_model import HIGHEST, SCANS, ScanModel, is_scan_model, setup_of_scans
+from priorlens.scan_model import AT_ONCE, HIGHEST, SCANS, ScanModel, is_scan_model, setup_of_scans
 from priorlens.volumes.scan_body import scan_body
 from priorlens.volumes.scan_preparation import ScanPreparation
 from priorlens.volumes.volume import Volume
@@ -157,6 +157,35 @@ def test_scores_are_those_of_the_slices_as_images(model, scored):
     np.testing.assert_allclose(alone.anomaly, scored.slice_anomaly[:3], rtol=2e-2, atol=2e-2)
 
 
+def noted(model, volume, monkeypatch, at_once):
+    """What the model says where so many slices are given together, and how far it told that it is."""
+    monkeypatch.setattr(scan_model, "AT_ONCE", at_once)
+    told = []
+    return model.score(volume, lambda done, total: told.append((done, total))), told
+
+
+def thin(volume):
+    """Seven slices of it."""
+    kept = np.abs(np.arange(SHAPE[1]) - 24)[:, None] < 4
+    return dataclasses.replace(volume, voxels=np.where(kept, volume.voxels, 0))
+
+
+def test_slices_are_told_as_they_are_done(model, monkeypatch):
+    """Never fewer than before, and all of them in the end; the same comes of it however they are parted."""
+    whole, told = noted(model, thin(scan(7)), monkeypatch, 99)
+    assert told == [(7, 7)] and len(whole.slices) == 7
+    for at_once, expected in ((3, [(3, 7), (6, 7), (7, 7)]), (1, [(done, 7) for done in range(1, 8)]), (7, [(7, 7)])):
+        parted, told = noted(model, thin(scan(7)), monkeypatch, at_once)
+        assert told == expected
+        np.testing.assert_allclose(parted.anomaly_map, whole.anomaly_map, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(parted.slice_anomaly, whole.slice_anomaly, rtol=1e-4, atol=1e-4)
+        assert parted.anomaly == pytest.approx(whole.anomaly, rel=1e-4, abs=1e-4)
+        np.testing.assert_array_equal(parted.slices, whole.slices)
+        np.testing.assert_array_equal(parted.heights, whole.heights)
+        assert parted.nfe == whole.nfe
+    assert AT_ONCE < 50, "of a scan of fifty slices there is word before its end"
+
+
 def test_a_planted_blob_scores_higher_where_it_lies(model, scored):
     place = (20, 22, 24)
     found = model.score(scan(7, bright=place))
@@ -263,6 +292,16 @@ def test_a_scan_larger_than_a_cube(cubes):
     for index, anomaly in zip(found.slices, found.slice_anomaly, strict=True):
         values = np.sort(found.anomaly_map[:, index][found.body[:, index]])
         assert anomaly == pytest.approx(values[-max(1, round(0.02 * values.size)) :].mean(), rel=1e-4, abs=1e-5)
+
+
+def test_cubes_are_told_as_they_are_done(cubes, monkeypatch):
+    count = len(cubes.preparation.prepare(scan(7)).cubes())
+    whole, told = noted(cubes, scan(7), monkeypatch, 999)
+    assert told == [(count, count)]
+    parted, told = noted(cubes, scan(7), monkeypatch, 3)
+    assert told == [(min(done, count), count) for done in range(3, count + 3, 3)]
+    np.testing.assert_allclose(parted.anomaly_map, whole.anomaly_map, rtol=1e-4, atol=1e-4)
+    assert parted.nfe == whole.nfe
 
 
 def test_cubes_show_a_planted_blob_where_it_lies(cubes):

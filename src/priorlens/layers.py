@@ -31,7 +31,7 @@ def write_truth(path: Path, mask: Bool[np.ndarray, "height width"]) -> None:
 
 def write_labels(path: Path, labels: Int[np.ndarray, "height width"]) -> None:
     """The number of the region at each pixel, with 16 bits; beyond 65,535 the last. Raises OutputError."""
-    _write(path, np.minimum(labels, MOST_REGIONS).astype(np.uint16))
+    _write(path, np.minimum(labels.astype(np.int64), MOST_REGIONS).astype(np.uint16))
 
 
 def _write(path: Path, values: np.ndarray) -> None:

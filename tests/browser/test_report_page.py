@@ -190,6 +190,8 @@ def test_it_fits_and_nothing_bars_anyone(
     found = axe.Axe().run(page).response["violations"]
     serious = [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
     width = page.evaluate("document.documentElement.scrollWidth")
-    page.screenshot(path=tmp_path / f"{kind}-{size}-{scheme}.png", full_page=True)
+    shots = Path(os.environ.get("PRIORLENS_SCREENSHOTS") or tmp_path)
+    shots.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=shots / f"report-{kind}-{size}-{scheme}.png", full_page=True)
     context.close()
     assert serious == [] and width <= SIZES[size]["width"]

@@ -127,6 +127,7 @@ def learned(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
         groups: object,
         state: Path | None = None,
         on_progress: Callable[[Progress], None] = lambda progress: None,
+        **_: object,
     ) -> AnoDODE:
         on_progress(Progress("s8 denoiser", 1, 1, 0.5, 1, 1))
         if state:

@@ -18,6 +18,7 @@ from priorlens.blocks import block_means, flag
 from priorlens.calibration import read_calibration
 from priorlens.commands.demo import SIZE
 from priorlens.evaluation import METRICS
+from priorlens.layers import LAYERS
 from priorlens.pictures import TRUTH
 from priorlens.regions import find_regions
 
@@ -33,9 +34,23 @@ def test_figures_curves_and_pictures(tmp_path: Path, run: Command, model: Path, 
     assert metrics["rule"] == "combined" and metrics["images_failed"] == 0
     assert f"{metrics['kinds']['lesion']['image_auroc']['value']:.3f}" in ran.stdout
     assert sorted(path.name for path in out.iterdir()) == [
-        *("curves.json", "maps", "metrics.json", "model.json", "overlays"),
-        *("report.html", "roc_pr.png", "scores.csv", "spectrum.csv"),
+        *("curves.json", "images", "maps", "metrics.json", "model.json", "overlays"),
+        *("report.html", "roc_pr.png", "scores.csv", "spectrum.csv", "truth"),
     ]
+    assert sorted(path.name for path in (out / "images").rglob("*.png")) == [
+        "0.png",
+        "0.png",
+        "1.png",
+        "1.png",
+        "2.png",
+        "2.png",
+    ]
+    assert sorted(str(path.relative_to(out)) for path in (out / "truth").rglob("*.png")) == [
+        *("truth/lesion/0.png", "truth/lesion/1.png", "truth/lesion/2.png"),
+    ]
+    with Image.open(out / "truth/lesion/1.png") as picture, Image.open(dataset / "ground_truth/lesion/1.png") as mask:
+        assert picture.mode == "L"
+        np.testing.assert_array_equal(np.asarray(picture), np.asarray(mask))
     assert np.load(out / "maps/lesion/2.npy").shape == (40, 56)
     for name, drawn in (("lesion/0", True), ("good/0", False)):
         picture = np.asarray(Image.open(out / f"overlays/{name}.png"))
@@ -50,13 +65,14 @@ def test_without_masks_there_are_the_figures_of_whole_images(
     assert ran.code == 0, ran
     figures = json.loads((tmp_path / "out/metrics.json").read_text())["kinds"]["lesion"]
     assert figures["pixel_ap"]["value"] is None and figures["image_auroc"]["value"] is not None
+    assert not (tmp_path / "out/truth").exists()
 
 
 def test_rule_and_patients_are_what_was_asked_for(tmp_path: Path, run: Command, model: Path, dataset: Path) -> None:
     out = tmp_path / "out"
     asked = ("--rule", "coherent", "--bootstrap", 5, "--no-overlays", "--group", r"\d")
     assert run("evaluate", model, dataset, "--out", out, *asked).code == 0
-    assert not (out / "overlays").exists()
+    assert not any((out / folder).exists() for folder in ("overlays", *LAYERS))
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["rule"] == "coherent" and metrics["bootstrap"]["resamples"] == 5
     assert metrics["counts"]["lesion"] == {"images": 3, "groups": 3, "with_mask": 3}

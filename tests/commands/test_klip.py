@@ -304,7 +304,7 @@ def test_every_measurement_gives_figures_maps_spectrum_blocks_and_reconstruction
     rows, quality = rows_of(out / "scores.csv"), [] if physics == "identity" else ["psnr", "ssim"]
     assert list(rows[0]) == ["file", "anomaly", *FIGURES, *quality, *ACQUISITION, "nfe", "seconds", "error"]
     assert sorted(path.name for path in out.iterdir()) == [
-        *("blocks", "maps", "model.json", "overlays"),
+        *("blocks", "images", "maps", "model.json", "overlays"),
         *("reconstructions", "report.html", "scores.csv", "spectrum.csv"),
     ]
     assert list(rows_of(out / "spectrum.csv")[0]) == [

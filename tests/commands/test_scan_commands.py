@@ -20,6 +20,7 @@ from PIL import Image
 from priorlens import variations
 from priorlens.anodode import AnoDODE
 from priorlens.commands import fit_scans, scan_scoring
+from priorlens.commands.view_scoring import score_files
 from priorlens.volumes.scan_preparation import LEAST_BODY
 from volumes.made_scans import OBLIQUE, head, lesion_mask, trunk, write_nifti, write_trunk
 
@@ -155,9 +156,15 @@ def test_several_channels_from_fit_to_scores(tmp_path: Path, run: Command) -> No
     (row,) = scored(run("score", tmp_path / "model", new, "--out", out), out, 1)
     assert (row["file"], row["patient"]) == (f"{new}/BraTS20_007/BraTS20_007_flair.nii.gz", "BraTS20_007")
     (path,) = (out / "maps").rglob("*.nii.gz")
-    np.testing.assert_array_equal(
-        nibabel.load(path).affine, nibabel.load(new / "BraTS20_007/BraTS20_007_flair.nii.gz").affine
-    )
+    source = nibabel.load(new / "BraTS20_007/BraTS20_007_flair.nii.gz")
+    np.testing.assert_array_equal(nibabel.load(path).affine, source.affine)
+    (path,) = (out / "images").rglob("*.nii.gz")
+    image = nibabel.load(path)
+    assert image.shape == (*BRATS, 2) and image.get_data_dtype() == np.int16
+    np.testing.assert_array_equal(image.affine, source.affine)
+    np.testing.assert_array_equal(image.get_fdata()[..., 0], source.get_fdata())
+    other = nibabel.load(new / "BraTS20_007/BraTS20_007_t1ce.nii.gz").get_fdata()
+    np.testing.assert_array_equal(image.get_fdata()[..., 1], other, err_msg="the model's channels, in its order")
 
 
 def test_slabs_of_coronal_slices(tmp_path: Path, run: Command) -> None:
@@ -267,6 +274,17 @@ def test_broken_scans_to_learn_from_are_named_and_left_out(
 # --- score
 
 
+def layers(out: Path, name: str) -> list[nibabel.Nifti1Image]:
+    """The image, and what else a viewer lays over it, all of one shape and at one place."""
+    found = [nibabel.load(path) for path in (out / "images").rglob(f"{name}.nii.gz")]
+    for kind in ("maps", "segmentations", "truth"):
+        found += [nibabel.load(path) for path in (out / kind).rglob(f"{name}.nii.gz")]
+    for image in found:
+        assert image.shape[:3] == found[0].shape[:3]
+        np.testing.assert_array_equal(image.affine, found[0].affine)
+    return found
+
+
 @pytest.fixture
 def regions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a model of two steps makes of a scan, its higher half is a region."""
@@ -314,8 +332,14 @@ def test_one_file(tmp_path: Path, run: Command, mr_model: Path, regions: None) -
     assert "ann" in page and "<html" in page
     assert path.read_bytes() == before
     assert sorted(one.name for one in out.iterdir()) == [
-        *("maps", "model.json", "overlays", "regions.csv", "report.html", "scores.csv", "segmentations", "slices.csv")
+        *("images", "maps", "model.json", "overlays", "regions.csv", "report.html"),
+        *("scores.csv", "segmentations", "slices.csv"),
     ]
+    image, *_ = layers(out, "ann")
+    assert image.get_data_dtype() == np.int16
+    np.testing.assert_array_equal(image.affine, source.affine)
+    np.testing.assert_array_equal(image.get_fdata(), source.get_fdata())
+    assert json.loads((out / "model.json").read_text())["map_unit"] == "bit"
 
 
 def test_a_folder(tmp_path: Path, run: Command, mr_model: Path) -> None:
@@ -332,7 +356,8 @@ def test_a_folder(tmp_path: Path, run: Command, mr_model: Path) -> None:
     np.testing.assert_array_equal(second.affine, nibabel.load(folder / "b.nii").affine)
     np.testing.assert_allclose(first.get_fdata()[::-1], second.get_fdata(), atol=1e-5)
     assert found[0]["anomaly"] == found[1]["anomaly"]
-    assert hashes(folder) == before and not (out / "overlays").exists() and not (out / "dicom").exists()
+    assert hashes(folder) == before and not (out / "dicom").exists()
+    assert not any((out / name).exists() for name in ("overlays", "images", "truth"))
 
 
 def test_a_dicom_folder(tmp_path: Path, run: Command, ct_model: Path, regions: None) -> None:
@@ -344,6 +369,10 @@ def test_a_dicom_folder(tmp_path: Path, run: Command, ct_model: Path, regions: N
     assert (row["file"], row["patient"]) == (str(folder / "ct"), "P9") and int(row["regions"]) > 0
     found = nibabel.load(out / "maps/ct.nii.gz")
     np.testing.assert_allclose(found.affine, [[-4, 0, 0, 80], [0, -4, 0, 90], [0, 0, 4, 40], [0, 0, 0, 1]], atol=1e-6)
+    image = nibabel.load(out / "images/ct.nii.gz")
+    np.testing.assert_array_equal(image.affine, found.affine)
+    voxels = trunk(9, SHALLOW, lesion_mask(SHALLOW))
+    np.testing.assert_array_equal(image.get_fdata(), voxels, err_msg="Hounsfield units, to the unit")
     own = {str(pydicom.dcmread(path).SOPInstanceUID) for path in paths}
     parametric = decoded(out / "dicom/ct/map.dcm")
     values = np.frombuffer(parametric.FloatPixelData, "<f4").reshape(-1, 48, 40).transpose(2, 1, 0)
@@ -381,9 +410,43 @@ def test_overwriting_leaves_nothing_of_the_earlier_run(
     (folder / "p8/0003.dcm").unlink()
     (out / "mine.txt").write_text("not to be touched")
     run("score", ct_model, folder, "--out", out).refused(5, out, "is not empty", "--overwrite")
+    shutil.copytree(out / "images", out / "truth")  # of an earlier run with masks
     ran = run("score", ct_model, folder, "--out", out, "--overwrite")
     assert ran.code == 7 and "1 of 1 scans scored" in ran.stdout
+    assert files(out / "images") == ["p8.nii.gz", "p9.nii.gz"] and files(out / "truth") == ["p8.nii.gz"]
+    assert run("score", ct_model, folder, "--out", out, "--overwrite", "--no-overlays", "--no-dicom").code == 7
+    assert files(out / "images") == ["p8.nii.gz"], "that of a scan that is none of this run's stays"
+    assert run("score", ct_model, folder, "--out", out, "--overwrite").code == 7
     assert (out / "dicom/p9/segmentation.dcm").is_file() and (out / "mine.txt").is_file()
+
+
+def test_intensities_that_are_no_whole_numbers(tmp_path: Path, run: Command, mr_model: Path) -> None:
+    path, out = tmp_path / "ann.nii.gz", tmp_path / "out"
+    nibabel.save(nibabel.Nifti1Image(head(9, SHALLOW).astype(np.float32) / 7, OBLIQUE), path)
+    scored(run("score", mr_model, path, "--out", out), out, 1)
+    image, source = layers(out, "ann")[0], nibabel.load(path).get_fdata()
+    assert image.get_data_dtype() == np.int16
+    assert np.abs(image.get_fdata() - source).max() <= np.ptp(source) / 65000
+    np.testing.assert_array_equal(image.affine, nibabel.load(path).affine)
+
+
+def test_what_the_viewer_is_given_is_scored_in_the_same_way(tmp_path: Path, run: Command, mr_model: Path) -> None:
+    """Loose files in one folder, a broken one and a bomb among them; progress never falls, and ends at all."""
+    write_nifti(tmp_path / "new/a.nii.gz", head(9, SHALLOW))
+    write_nifti(tmp_path / "new/b.nii.gz", head(10, SHALLOW))
+    (tmp_path / "new/cut.nii.gz").write_bytes((tmp_path / "new/a.nii.gz").read_bytes()[:500])
+    np.savez(tmp_path / "new/claims.npz", voxels=np.array([{}], dtype=object), affine=np.eye(4))
+    out, told = tmp_path / "out", []
+    score_files(mr_model, None, tmp_path / "new", tmp_path / "own", lambda done, total: told.append((done, total)))
+    assert run("score", mr_model, tmp_path / "new", "--out", out, "--no-report").code == 7
+    own, found = ([row | {"seconds": ""} for row in rows(folder / "scores.csv")] for folder in (tmp_path / "own", out))
+    assert own == found and sum(row["error"] == "" for row in own) == 2
+    for name in ("slices.csv", "regions.csv", "maps/a.nii.gz", "maps/b.nii.gz", "images/a.nii.gz"):
+        assert (tmp_path / "own" / name).read_bytes() == (out / name).read_bytes(), name
+    ends = [index for index, (done, total) in enumerate(told) if done == total]
+    assert len(ends) == 2 and ends[-1] == len(told) - 1
+    for part in (told[: ends[0] + 1], told[ends[0] + 1 :]):
+        assert [done for done, _ in part] == sorted({done for done, _ in part}) and len({of for _, of in part}) == 1
 
 
 def test_results_are_not_written_among_the_scans(tmp_path: Path, run: Command, mr_model: Path, heads: Path) -> None:
@@ -416,7 +479,14 @@ def test_evaluate_patients_whose_masks_lie_beside_their_scans(
     assert (counts["lesion"]["scans"], counts["lesion"]["lesions"], counts["lesion"]["lesion_slices"]) == (2, 2, 6)
     curve = metrics["froc"]["lesion"]
     assert curve["sensitivity"] == sorted(curve["sensitivity"]) and max(curve["sensitivity"]) <= 1
-    assert "slice AUROC" in ran.stdout and (out / "report.html").is_file() and len(files(out / "maps")) == 4
+    assert "slice AUROC" in ran.stdout and (out / "report.html").is_file()
+    assert len(files(out / "maps")) == len(files(out / "images")) == 4
+    masks = [nibabel.load(path) for path in sorted(dataset.rglob("*_seg.nii.gz"))]
+    for path, mask in zip(sorted((out / "truth").rglob("*.nii.gz")), masks, strict=True):
+        truth = nibabel.load(path)
+        assert truth.get_data_dtype() == np.int16 and set(np.unique(truth.get_fdata())) == {0, 1}
+        np.testing.assert_array_equal(truth.get_fdata(), mask.get_fdata() > 0)
+        np.testing.assert_array_equal(truth.affine, mask.affine)
     assert hashes(dataset) == before
 
 
@@ -435,6 +505,7 @@ def test_evaluate_kinds_of_dicom(tmp_path: Path, run: Command, ct_model: Path) -
     assert metrics["counts"]["lesion"]["lesion_slices"] == int(mask.any((0, 1)).sum())
     assert {"scan_auroc", "scan_ap", "voxel_ap", "dice_best_per_scan"} <= metrics["kinds"]["lesion"].keys()
     assert files(out / "maps") == ["good/ann.nii.gz", "lesion/bob.nii.gz"] and not (out / "dicom").exists()
+    assert not (out / "images").exists() and not (out / "truth").exists()
 
 
 def test_calibrated_on_healthy_scans(tmp_path: Path, run: Command, mr_model: Path) -> None:

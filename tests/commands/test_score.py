@@ -21,7 +21,8 @@ from priorlens.blocks import Procedure, block_means, flag
 from priorlens.calibration import calibrated_setups, model_hash, read_calibration
 from priorlens.commands import results
 from priorlens.conformal import p_values
-from priorlens.pictures import CALLED
+from priorlens.layers import LAYERS
+from priorlens.pictures import CALLED, displayable
 from priorlens.regions import Region, find_regions
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_folder.py"
@@ -55,8 +56,11 @@ def test_a_row_a_map_and_a_picture_for_every_image(tmp_path: Path, run: Command,
         assert anomaly_map.shape == size and anomaly_map.dtype == np.float32 and np.isfinite(anomaly_map).all()
         with Image.open(out / f"overlays/{name}.png") as picture:
             assert picture.width > 500
+        with Image.open(out / f"images/{name}.png") as picture, Image.open(row["file"]) as source:
+            assert (picture.mode, picture.size) == ("L", source.size)
+            np.testing.assert_array_equal(np.asarray(picture), displayable(np.float32(source)[None])[..., 0])
     assert sorted(path.name for path in out.iterdir()) == [
-        *("maps", "model.json", "overlays", "report.html", "scores.csv", "spectrum.csv"),
+        *("images", "maps", "model.json", "overlays", "report.html", "scores.csv", "spectrum.csv"),
     ]
 
 
@@ -78,7 +82,7 @@ def test_same_seed_same_bytes(
 def test_inputs_are_files_and_folders_in_the_order_given(tmp_path: Path, run: Command, model: Path, new: Path) -> None:
     out = tmp_path / "out"
     ran = run("score", model, new / "b.tif", new / "a", "--out", out, "--no-overlays")
-    assert ran.code == 0 and not (out / "overlays").exists()
+    assert ran.code == 0 and not any((out / folder).exists() for folder in ("overlays", *LAYERS))
     assert [Path(row["file"]).name for row in table(out)] == ["b.tif", "1.png", "2.png"]
     assert (out / "maps/1.npy").is_file() and (out / "maps/b.npy").is_file()
 
@@ -96,6 +100,8 @@ def test_every_rule_scores(tmp_path: Path, run: Command, model: Path, new: Path,
     assert ran.code == 0, ran
     (row,) = table(tmp_path / "out")
     assert np.isfinite(float(row["anomaly"]))
+    unit = json.loads((tmp_path / "out/model.json").read_text())["map_unit"]
+    assert unit == ("bit" if rule in ("combined", "local", "standardised") else "1")
 
 
 def test_overwriting_leaves_nothing_of_the_earlier_run_under_the_same_name(
@@ -105,9 +111,16 @@ def test_overwriting_leaves_nothing_of_the_earlier_run_under_the_same_name(
     assert run("score", model, new, "--out", out).code == 0
     (out / "mine.txt").write_text("not to be touched")
     (new / "b.tif").write_bytes(b"damaged since")
+    for layer in ("truth", "segmentations"):  # of an earlier run with masks and verdicts
+        shutil.copytree(out / "images", out / layer)
     assert run("score", model, new, "--out", out, "--overwrite").code == 7
     assert (out / "maps/a/1.npy").is_file() and (out / "overlays/a/1.png").is_file()
     assert not (out / "maps/b.npy").exists() and not (out / "overlays/b.png").exists()
+    assert [str(path.relative_to(out)) for layer in LAYERS for path in sorted((out / layer).rglob("*.png"))] == [
+        *("images/a/1.png", "images/a/2.png"),
+    ]
+    assert run("score", model, new, "--out", out, "--overwrite", "--no-overlays").code == 7
+    assert not [path for layer in ("overlays", *LAYERS) for path in (out / layer).rglob("*.png")]
     assert (out / "mine.txt").is_file()
 
 
@@ -192,6 +205,7 @@ def test_the_calibration_beside_the_scores_is_the_model_s(judged: Path, calibrat
         "setup": "rule=combined",
         "alpha": 0.2,
         "procedure": "bh",
+        "pixel_size": None,
         "calibration": {"images": 24, "patients": 21, "smallest_p_value": 1 / 22},
     }
 
@@ -247,6 +261,19 @@ def test_regions_are_those_of_the_map(judged: Path, calibrated: Path) -> None:
     assert order == sorted(order, key=lambda pair: (files.index(pair[0]), pair[1]))
 
 
+def test_regions_are_there_as_a_layer_too(judged: Path, calibrated: Path) -> None:
+    """Where there are some: each pixel has the number of its region, as the table counts them."""
+    for row in table(judged):
+        name = Path(row["file"]).stem
+        path = judged / f"segmentations/{name}.png"
+        assert path.is_file() == (int(row["regions"]) > 0)
+        if path.is_file():
+            with Image.open(path) as picture:
+                assert picture.mode == "I;16"
+                np.testing.assert_array_equal(np.asarray(picture), regions_by_hand(judged, calibrated, name, 0.2)[1])
+    assert (judged / "segmentations").is_dir() and not (judged / "truth").exists()
+
+
 def test_patients_are_judged_by_their_highest_image(judged: Path) -> None:
     rows = rows_of(judged / "patients.csv")
     assert list(rows[0]) == ["patient", "images", "anomaly", "p_value", "verdict"]
@@ -300,7 +327,7 @@ def test_without_alpha_there_are_p_values_and_no_verdicts(
     assert [row["p_value"] for row in rows] == [row["p_value"] for row in table(judged)]
     assert json.loads((out / "verdicts.json").read_text())["alpha"] is None
     assert sorted(path.name for path in out.iterdir()) == [
-        *("calibration.csv", "maps", "model.json", "overlays"),
+        *("calibration.csv", "images", "maps", "model.json", "overlays"),
         *("report.html", "scores.csv", "spectrum.csv", "verdicts.json"),
     ]
 
@@ -309,6 +336,7 @@ def test_regions_in_millimetres(tmp_path: Path, run: Command, calibrated: Path, 
     out = tmp_path / "out"
     options = ("--alpha", 0.2, "--pixel-size", 0.5, "--no-overlays")
     assert run("score", calibrated, study, "--out", out, *options).code == 0
+    assert json.loads((out / "verdicts.json").read_text())["pixel_size"] == 0.5
     found, pixels = rows_of(out / "regions.csv"), rows_of(judged / "regions.csv")
     assert list(found[0])[2:6] == ["unit", "centre_x", "centre_y", "size"]
     for one, other in zip(found, pixels, strict=True):

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from priorlens.errors import InputError, OutputError
 from priorlens.volumes import volume as volume_module
-from priorlens.volumes.nifti import read_mask, read_nifti, write_nifti
+from priorlens.volumes.nifti import read_mask, read_nifti, write_nifti, write_shown
 from priorlens.volumes.volume import Volume, corner_shift
 
 SHAPE = (5, 4, 3)
@@ -488,6 +488,89 @@ def test_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(OutputError, match="its folder is missing"):
         write_nifti(tmp_path / "no" / "a.nii.gz", RAMP, scan(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["scan.nii.gz"]
+
+
+# --- scans as they are shown
+
+
+def shown(tmp_path, voxels, channels=("",), **options):
+    """Written, and seen by nibabel; with the scan."""
+    voxels = np.asarray(voxels, np.float32)
+    volume = Volume(voxels if voxels.ndim == 4 else voxels[None], turned(), "HU", tmp_path / "series", channels)
+    write_shown(tmp_path / "shown.nii.gz", volume)
+    image = nibabel.load(tmp_path / "shown.nii.gz")
+    assert image.get_data_dtype() == np.int16
+    return image, volume
+
+
+def test_hounsfield_units_are_kept_to_the_unit(tmp_path):
+    voxels = np.linspace(-1024, 3071, 60).round().reshape(SHAPE)
+    image, volume = shown(tmp_path, voxels)
+    np.testing.assert_array_equal(np.asarray(image.dataobj), voxels)
+    assert image.dataobj.slope == 1 and image.dataobj.inter == 0 and image.shape == SHAPE
+    assert apart(corners(image.affine), corners(volume.affine)) < 0.01
+    back = read_nifti(tmp_path / "shown.nii.gz")
+    assert back.units == "HU"
+    np.testing.assert_array_equal(back.voxels, volume.voxels)
+
+
+@pytest.mark.parametrize("ends", [(-(2**15), 2**15 - 1), (0, 1), (-1, 0)])
+def test_the_ends_of_16_bits(tmp_path, ends):
+    voxels = np.resize(ends, 60).reshape(SHAPE)
+    image, _ = shown(tmp_path, voxels)
+    np.testing.assert_array_equal(np.asarray(image.dataobj), voxels)
+    assert image.dataobj.slope == 1
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 1.0), (-3.7, 1234.56), (0.0, 70000.0), (-40000.0, 3.0), (1e-7, 3e-7), (0.5, 1e8)]
+)
+def test_other_intensities_are_within_a_65000th_of_their_range(tmp_path, low, high):
+    voxels = np.random.default_rng(0).uniform(low, high, SHAPE).astype(np.float32)
+    voxels.flat[:2] = low, high
+    image, volume = shown(tmp_path, voxels)
+    error = np.abs(np.asarray(image.dataobj, np.float64) - volume.voxels[0])
+    assert error.max() <= (volume.voxels.max() - volume.voxels.min()) / 65000
+    assert np.asarray(image.dataobj.get_unscaled()).min() < -32000 and image.dataobj.get_unscaled().max() > 32000
+
+
+def test_whole_numbers_beyond_16_bits_are_rescaled(tmp_path):
+    image, volume = shown(tmp_path, np.linspace(0, 65535, 60).round().reshape(SHAPE))
+    assert np.abs(np.asarray(image.dataobj) - volume.voxels[0]).max() <= 65535 / 65000
+
+
+def test_a_constant_channel_is_no_division_by_zero(tmp_path):
+    image, volume = shown(tmp_path, np.full(SHAPE, 0.25))
+    np.testing.assert_array_equal(np.asarray(image.dataobj, np.float32), volume.voxels[0])
+
+
+def test_channels_are_a_fourth_axis(tmp_path):
+    voxels = np.stack([RAMP * 1.0, RAMP * -2.0, RAMP + 0.0])
+    image, volume = shown(tmp_path, voxels, ("flair", "t1", "t2"))
+    assert image.shape == (*SHAPE, 3)
+    np.testing.assert_array_equal(np.moveaxis(np.asarray(image.dataobj), 3, 0), volume.voxels)
+    assert apart(corners(image.affine), corners(volume.affine)) < 0.01
+
+
+@pytest.mark.parametrize("name", ORIENTATIONS)
+@pytest.mark.parametrize(("sform", "qform"), [(1, 1), (0, 1), (4, 0), (0, 0)])
+def test_a_scan_that_is_shown_lies_where_its_source_does(tmp_path, name, sform, qform):
+    source = save(tmp_path / "scan.nii.gz", affine=ORIENTATIONS[name], sform=sform, qform=qform)
+    write_shown(tmp_path / "shown.nii.gz", read_nifti(source))
+    before, after = nibabel.load(source), nibabel.load(tmp_path / "shown.nii.gz")
+    np.testing.assert_array_equal(before.affine, after.affine)
+    for field in ("sform_code", "qform_code", "srow_x", "quatern_b", "qoffset_z"):
+        assert before.header[field].tobytes() == after.header[field].tobytes(), field
+    np.testing.assert_array_equal(after.get_fdata(), RAMP)
+
+
+def test_a_shown_scan_names_no_one(tmp_path):
+    source = save(tmp_path / "ann.nii.gz", descrip=b"Ann Example", db_name=b"Ann", aux_file=b"ann.txt")
+    write_shown(tmp_path / "shown.nii.gz", read_nifti(source))
+    content = (tmp_path / "shown.nii.gz").read_bytes()
+    assert b"ann" not in gzip.decompress(content).lower()[:352] and content[3] == 0, "nor does gzip's header"
+    write_shown(tmp_path / "again.nii.gz", read_nifti(source))
+    assert (tmp_path / "again.nii.gz").read_bytes() == content
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ def view(
     from priorlens.viewer.shelf import Shelf
 
     require_there(inputs)
+    _end_as_with_ctrl_c()
     listening = _listen(host, port)
     with listening, _folder(out, overwrite) as folder:
         shelf = Shelf(hide=hide_identifiers)
@@ -89,6 +90,16 @@ def view(
             warn(f"{address}: whoever reaches this machine sees these results, without a password")
         typer.echo(f"{address}: open it in a browser; Ctrl-C ends it")
         _serve(shelf, drops, host, listening, address if open_browser else "")
+
+
+def _end_as_with_ctrl_c() -> None:
+    """Whatever ends it, such as a terminal that is closed, what it was given is forgotten."""
+    import signal
+    from contextlib import suppress
+
+    for name in ("SIGTERM", "SIGHUP"):
+        with suppress(AttributeError, ValueError):  # not of this system, not the main thread
+            signal.signal(getattr(signal, name), signal.default_int_handler)
 
 
 @contextmanager
@@ -129,7 +140,7 @@ def _results(inputs: list[Path], model: Path | None, alpha: float | None, folder
 
 
 def _drops(folder: Path, shelf: Shelf, model: Path, alpha: float | None, most_bytes: int) -> Drops:
-    """What scores files that are dropped. Raises ModelError, InputError for verdicts that cannot be given."""
+    """What scores files that are dropped. Raises ModelError, BadParameter for an alpha that is no rate."""
     from functools import partial
 
     from priorlens.commands.view_scoring import score_files
@@ -137,12 +148,14 @@ def _drops(folder: Path, shelf: Shelf, model: Path, alpha: float | None, most_by
     from priorlens.viewer.drops import Drops
     from priorlens.viewer.scorer import Scorer
 
+    if alpha is not None and not 0 < alpha < 1:
+        raise typer.BadParameter(f"--alpha {alpha:g} is no rate; give one between 0 and 1, such as .05")
     scorer = Scorer(partial(score_files, model.resolve(), alpha))
     return Drops(folder, shelf, scorer, of_scans=is_scan_model(model), most_bytes=most_bytes)
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Raises OutputError: the address is not this machine's, or taken."""
+    """So that whoever asks from now on is answered. Raises OutputError: the address is not this machine's, or taken."""
     from priorlens.errors import OutputError
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -150,16 +163,17 @@ def _listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
-    except OSError as error:
+        listening.listen()
+    except (OSError, TypeError) as error:  # a host may be no name at all
         listening.close()
-        reason = (error.strerror or str(error)).lower()
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
         line = f"{host}:{port}: cannot be listened on ({reason}); choose another --port or --host"
         raise OutputError(line) from error
     return listening
 
 
 def _serve(shelf: Shelf, drops: Drops | None, host: str, listening: socket.socket, opened: str) -> None:
-    """Until Ctrl-C. Requests are not logged."""
+    """Until Ctrl-C. Requests are not logged, nor what they come to: that may hold names."""
     import webbrowser
 
     import uvicorn
@@ -167,7 +181,13 @@ def _serve(shelf: Shelf, drops: Drops | None, host: str, listening: socket.socke
     from priorlens.viewer.server import create_app
 
     server = uvicorn.Server(
-        uvicorn.Config(create_app(shelf, drops, host=host), log_level="warning", access_log=False, server_header=False)
+        uvicorn.Config(
+            create_app(shelf, drops, host=host),
+            log_level="critical",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=2,
+        )
     )
     if opened:
         webbrowser.open(opened)

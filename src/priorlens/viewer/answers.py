@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, cast
+import re
+from typing import Annotated, Any, Literal, cast, get_args
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from priorlens.report import card, sentences
 from priorlens.report.facts import PAGE, number, part
 from priorlens.report.findings import Region
-from priorlens.tables import read_table
+from priorlens.report.shown import read_slices
 from priorlens.viewer.nifti_layers import Grid, channels_of, grid_of, map_ends, slice_axis
 from priorlens.viewer.shelf import LAYERS, TABLES, Shelf, Shelved
 
-Facts = list[tuple[str, str]]
+Words = Annotated[str, BeforeValidator(lambda text: re.sub("[\ud800-\udfff]", "\ufffd", text))]
+"""Text that can be sent: what was not UTF-8 in a file has a mark in its place."""
+
+Facts = list[tuple[Words, Words]]
 Position = tuple[float, float, float]
 LayerName = Literal["image", "map", "reconstruction", "segmentation", "truth"]
+Status = Literal["abnormal", "usual", "scored", "failed"]
 UNITS = {"bit": "bits", "1": "relative to what is usual"}
 
 
@@ -24,14 +29,14 @@ class Line(BaseModel):
     """A case in the list. number: names it in every address. p_value, anomaly, regions: null where there is none."""
 
     number: int
-    name: str
-    status: Literal["abnormal", "usual", "scored", "failed"]
-    kind: str
-    patient: str
+    name: Words
+    status: Status
+    kind: Words
+    patient: Words
     anomaly: float | None
     p_value: float | None
     regions: int | None
-    error: str
+    error: Words
     dropped: bool = Field(description="Whether it was given to the page, and is not of the results it was opened with.")
 
 
@@ -47,12 +52,12 @@ class Scoring(BaseModel):
 class Results(BaseModel):
     """All that is known but for single cases; these by rising p-value, else falling anomaly, failed ones last."""
 
-    title: str
+    title: Words
     calibrated: bool
     alpha: float | None
     planted: bool
     hidden: bool = Field(description="Whether names of files, folders and patients are left out.")
-    summary: list[str]
+    summary: list[Words]
     asked: Facts
     learned: Facts
     calibration: Facts
@@ -67,7 +72,7 @@ class Layer(BaseModel):
 
     layer: LayerName
     address: str
-    channels: list[str]
+    channels: list[Words]
 
 
 class MapScale(BaseModel):
@@ -83,10 +88,10 @@ class MapScale(BaseModel):
 class Found(BaseModel):
     """A region that stands out. position: its centre in the millimetres of the layers' affine, where that is known."""
 
-    number: str
-    centre: str
-    size: str
-    peak: float
+    number: Words
+    centre: Words
+    size: Words
+    peak: float | None
     q_value: float | None
     position: Position | None
 
@@ -96,7 +101,7 @@ class Slices(BaseModel):
 
     axis: int
     index: list[int]
-    height_mm: list[float]
+    height_mm: list[float | None]
     anomaly: list[float]
 
 
@@ -104,11 +109,11 @@ class Told(Line):
     """A case, with all that is said of it."""
 
     dimensions: Literal[2, 3]
-    verdict_words: str
-    place_words: str
-    region_words: str
-    spectrum_words: str
-    figures: list[tuple[str, float]]
+    verdict_words: Words
+    place_words: Words
+    region_words: Words
+    spectrum_words: Words
+    figures: list[tuple[Words, float]]
     layers: list[Layer]
     map_scale: MapScale | None
     regions_found: list[Found]
@@ -173,7 +178,7 @@ def _line(one: Shelved) -> dict[str, Any]:
     return {
         "number": one.number,
         "name": case.name,
-        "status": case.status,
+        "status": case.status if case.status in get_args(Status) else "scored",
         "kind": case.kind,
         "patient": case.patient,
         "anomaly": _known(case.anomaly),
@@ -209,21 +214,21 @@ def _found(region: Region, grid: Grid | None) -> Found:
         number=region.number,
         centre=region.centre,
         size=region.size,
-        peak=region.peak,
+        peak=_known(region.peak),
         q_value=_known(region.q_value),
         position=grid.position(region.position) if grid else None,
     )
 
 
 def _slices(one: Shelved, grid: Grid | None) -> Slices | None:
-    path = one.book.file("slices.csv")
-    if path is None or grid is None or grid.dimensions != 3:
+    if grid is None or grid.dimensions != 3 or one.book.file("slices.csv") is None:
         return None
-    table = read_table(path, ("name", "slice", "height_mm", "anomaly"), file_names=True)
-    own = [line for line in table.lines if line.cells["name"] == one.case.stem]
+    own = read_slices(one.book.folder).get(one.case.stem)
+    if own is None:
+        return None
     return Slices(
         axis=slice_axis(one, grid),
-        index=[int(line.number("slice")) for line in own],
-        height_mm=[line.number("height_mm") for line in own],
-        anomaly=[line.number("anomaly") for line in own],
+        index=list(own.index),
+        height_mm=[_known(height) for height in own.height_mm],
+        anomaly=list(own.anomaly),
     )

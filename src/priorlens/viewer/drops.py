@@ -81,9 +81,13 @@ class Drops:
         """Bytes that may still be added."""
         return self.most_bytes - self._drops[number].bytes_held
 
-    def added(self, number: int, size: int) -> None:
-        drop = self._drops[number]
-        self._tell(number, files=drop.files + 1, bytes_held=drop.bytes_held + size)
+    def take(self, number: int, size: int) -> None:
+        """Bytes of a file that arrives; fewer than none where it is not kept."""
+        self._tell(number, bytes_held=self._drops[number].bytes_held + size)
+
+    def added(self, number: int) -> None:
+        """A file has arrived whole."""
+        self._tell(number, files=self._drops[number].files + 1)
 
     def start(self, number: int) -> None:
         """Raises InputError for a drop that has no file, or was started before."""
@@ -102,8 +106,13 @@ class Drops:
             self._drops[number] = replace(drop, state="cancelled", words=_WORDS["cancelled"])
         if drop.state == "scoring":
             self.scorer.stop()
+        if drop.state == "receiving":
+            shutil.rmtree(self._files(number), ignore_errors=True)
 
     def close(self) -> None:
+        """Stops everything, and begins nothing more."""
+        for number in tuple(self._drops):
+            self.cancel(number)
         self.scorer.stop()
 
     def _files(self, number: int) -> Path:
@@ -119,8 +128,11 @@ class Drops:
     def _work(self) -> None:
         while True:
             number = self._started.get()
-            if self._drops[number].state == "waiting":
-                self._score(number)
+            try:
+                if self._drops[number].state == "waiting":
+                    self._score(number)
+            except Exception as error:  # the next drop may do better
+                self._tell(number, state="failed", words=f"could not be scored ({type(error).__name__}); drop it again")
             shutil.rmtree(self._files(number), ignore_errors=True)
 
     def _score(self, number: int) -> None:
@@ -129,18 +141,24 @@ class Drops:
         what = "part" if self.of_scans else "image"
 
         def tell(done: int, total: int) -> None:
+            if self._drops[number].state == "cancelled":  # before there was anything to stop
+                self.scorer.stop()
             self._tell(number, done=done, total=total, words=f"{done} of {total} {what}{'s' * (total != 1)} scored")
 
         try:
             self.scorer.run(self._files(number), out, tell)
+            if self._drops[number].state == "cancelled":
+                return
             cases = self.shelf.add(out, dropped=True)
         except InputError as error:
-            self._tell(number, state="failed", words=self._without_folder(str(error), number))
+            self._tell(number, state="failed", words=self._reason(str(error), number))
         else:
             self._tell(number, state="done", words=_told(cases), cases=tuple(cases))
 
-    def _without_folder(self, line: str, number: int) -> str:
-        """An error names files by their paths here, which are nobody's business."""
+    def _reason(self, line: str, number: int) -> str:
+        """An error names files by their paths here, which are nobody's business; nor are names that are hidden."""
+        if self.shelf.hide:
+            return "could not be scored; without --hide-identifiers the reason is told"
         return line.replace(f"{self._files(number)}/", "").replace(f"{self.folder}/", "")
 
 

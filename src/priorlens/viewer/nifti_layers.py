@@ -12,15 +12,19 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32, Float64
 
+from priorlens.pictures import displayable
 from priorlens.report.facts import number, part
 from priorlens.report.shown import layout_of, read_layer
 from priorlens.viewer.shelf import Shelved
 from priorlens.volumes.damage import reading
 from priorlens.volumes.nifti_header import affine_of, read_header, shape_of
+from priorlens.volumes.volume import require_affine
 
 SCAN = ".nii.gz"
 
 _DRAWN_SHARES = (0.0, 0.98, 1.0)
+_PIXELS = (1e-6, 1e6)
+"""Millimetres between which the side of a pixel is; any other is that of a damaged file."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,8 @@ class Grid:
         return (x, y, z) if math.isfinite(x + y + z) else None
 
     def _of_pixel(self, column: float, row: float) -> tuple[float, float]:
-        x, y, _, _ = self.affine @ (column, row, 0, 1)
-        return float(x), float(y)
+        (to_right, _, _, left), (_, down, _, top) = self.affine[:2].tolist()
+        return left + to_right * column, top + down * row
 
 
 def grid_of(one: Shelved) -> Grid | None:
@@ -59,7 +63,7 @@ def grid_of(one: Shelved) -> Grid | None:
         return Grid(3, shape, affine)
     _, rows, columns = read_layer(path).values.shape
     told = number(one.book.findings.verdicts.get("pixel_size"))
-    size = told if math.isfinite(told) and told > 0 else 1.0
+    size = told if _PIXELS[0] < told < _PIXELS[1] else 1.0
     return Grid(2, (columns, rows, 1), _upright(rows, size), size)
 
 
@@ -73,7 +77,10 @@ def layer_file(one: Shelved, name: str) -> bytes | None:
             return path.read_bytes()
     grid = grid_of(one)
     affine = grid.affine if grid else np.eye(4)
-    return _as_nifti(read_layer(path).values, affine)
+    values = read_layer(path).values
+    if len(values) == 3 and name == "reconstruction":  # colours in own units
+        values = np.moveaxis(displayable(values), 2, 0).astype(np.float32)
+    return _as_nifti(values, affine)
 
 
 def channels_of(one: Shelved, name: str) -> list[str]:
@@ -95,7 +102,7 @@ def map_ends(one: Shelved) -> tuple[float, float, float]:
     if path is None:
         return 0.0, 1.0, 1.0
     low, threshold, high = (float(value) for value in np.quantile(read_layer(path).values, _DRAWN_SHARES))
-    return low, threshold, high
+    return low, threshold, high if high > low else low + 1
 
 
 def slice_axis(one: Shelved, grid: Grid) -> int:
@@ -108,7 +115,9 @@ def _place_of(path: Path) -> tuple[tuple[int, int, int], Float64[np.ndarray, "4 
         header = read_header(file, path)
     header["dim"][0] = min(int(header["dim"][0]), 3)  # channels have no place
     shape = shape_of(header, path)
-    return shape, affine_of(header, shape, path)
+    affine = affine_of(header, shape, path)
+    require_affine(affine, path)
+    return shape, affine
 
 
 def _upright(rows: int, size: float) -> Float64[np.ndarray, "4 4"]:

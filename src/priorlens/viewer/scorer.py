@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,6 +29,7 @@ class Scorer:
         self.score = score
         self._process: Any = None
         self._connection: Connection | None = None
+        self._lock = threading.RLock()
 
     def run(self, files: Path, out: Path, tell: Tell) -> None:
         """Raises InputError: nothing could be scored, or the process was stopped or died."""
@@ -48,24 +50,26 @@ class Scorer:
 
     def stop(self) -> None:
         """Now, whatever it does."""
-        process, connection = self._process, self._connection
-        self._process = self._connection = None
-        if process is not None:
-            process.kill()
-            process.join()
-        if connection is not None:
-            connection.close()
+        with self._lock:
+            process, connection = self._process, self._connection
+            self._process = self._connection = None
+            if process is not None:
+                process.kill()
+                process.join()
+            if connection is not None:
+                connection.close()
 
     def _connected(self) -> Connection:
-        if self._connection is not None and self._process.is_alive():
+        with self._lock:  # one that is being started cannot be stopped
+            if self._connection is not None and self._process.is_alive():
+                return self._connection
+            self.stop()
+            context = multiprocessing.get_context("spawn")
+            self._connection, other = context.Pipe()
+            self._process = context.Process(target=_work, args=(other, self.score), daemon=True)
+            self._process.start()
+            other.close()
             return self._connection
-        self.stop()
-        context = multiprocessing.get_context("spawn")
-        self._connection, other = context.Pipe()
-        self._process = context.Process(target=_work, args=(other, self.score), daemon=True)
-        self._process.start()
-        other.close()
-        return self._connection
 
 
 def _work(connection: Connection, score: ScoreFolder) -> None:

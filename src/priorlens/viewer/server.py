@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
 
 from priorlens import __version__
 from priorlens.errors import InputError, OutputError
@@ -20,9 +22,10 @@ from priorlens.viewer.drops import Drop, Drops, State
 from priorlens.viewer.guard import Application, Guard
 from priorlens.viewer.nifti_layers import layer_file
 from priorlens.viewer.shelf import TABLES, Shelf, Shelved
-from priorlens.viewer.uploads import ENOUGH, require_kind, safe_name, suffixes
+from priorlens.viewer.uploads import ENOUGH, partial_of, require_kind, safe_name, suffixes
 
 STATIC = Path(__file__).parent / "static"
+_NO_ROOM = "the file cannot be kept; free some space, or give it another name"
 NO_MODEL = "No model was given: start priorlens view with --model to score files here."
 
 
@@ -62,19 +65,28 @@ def create_app(shelf: Shelf, drops: Drops | None, *, host: str = "127.0.0.1") ->
         description="Research software, not a medical device.",
         docs_url=None,
         redoc_url=None,
-        responses={403: {"model": Refusal}},
+        redirect_slashes=False,
+        responses=_refusals(403, 422, 500),
     )
 
     @app.exception_handler(InputError)
     @app.exception_handler(OutputError)
     def one_line(request: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, status_code=422 if isinstance(error, InputError) else 507)
+        line = "a file of the results cannot be read or written" if shelf.hide else str(error)
+        return JSONResponse({"detail": line}, status_code=422 if isinstance(error, InputError) else 507)
 
     @app.exception_handler(RequestValidationError)
     def not_valid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         return JSONResponse({"detail": f"{where}: {first['msg']}"}, status_code=422)
+
+    @app.exception_handler(Exception)
+    def unforeseen(request: Request, error: Exception) -> JSONResponse:
+        """Tells where it happened, which is of use in a report, and not what: that may hold names."""
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}"
+        return JSONResponse({"detail": f"this version has a defect here ({where}); please report it"}, status_code=500)
 
     _add_pages(app, shelf)
     _add_results(app, shelf, drops)
@@ -139,7 +151,7 @@ def _add_results(app: FastAPI, shelf: Shelf, drops: Drops | None) -> None:
     )
     def overlay(number: int) -> FileResponse:
         """The picture of a case: image, map, outlines."""
-        path = None if shelf.hide else case_of(number).overlay  # its caption names the case
+        path = case_of(number).overlay
         if path is None:
             raise HTTPException(404, f"case {number} has no picture")
         return FileResponse(path, media_type="image/png")
@@ -164,14 +176,16 @@ def _add_drops(app: FastAPI, drops: Drops | None) -> None:
             raise HTTPException(404, f"there is no drop {number}")
         return drops
 
-    @app.post("/api/drops", tags=["scoring"], status_code=201, responses={409: {"model": Refusal}})
+    @app.post("/api/drops", tags=["scoring"], status_code=201, responses=_refusals(409, 507))
     def begin() -> Progress:
         """Begin to give files that are scored together: images, or the files of scans."""
         if drops is None:
             raise HTTPException(409, NO_MODEL)
         return Progress.of(drops.new())
 
-    @app.post("/api/drops/{number}/files", tags=["scoring"], status_code=204, responses=_refusals(404, 413, 415))
+    @app.post(
+        "/api/drops/{number}/files", tags=["scoring"], status_code=204, responses=_refusals(400, 404, 413, 415, 507)
+    )
     async def add(number: int, request: Request, x_file_name: Annotated[str, Header()]) -> None:
         """One file as the body; its name, percent-encoded, in the header X-File-Name."""
         await _receive(drops_with(number), number, request, x_file_name)
@@ -213,18 +227,20 @@ async def _receive(drops: Drops, number: int, request: Request, told_name: str) 
         path = drops.place(number, name)
     except InputError as error:
         raise HTTPException(415, str(error)) from error
-    room = drops.room(number)
+    except OutputError as error:
+        raise HTTPException(507, _NO_ROOM) from error
     claimed = request.headers.get("content-length", "0")
-    if claimed.isdigit() and int(claimed) > room:
+    if claimed.isdigit() and int(claimed) > drops.room(number):
         raise _too_large(drops)
-    partial = path.with_name(f".{path.name}.partial")
-    size, start, known = 0, b"", False
+    partial = partial_of(path)
+    size, start, known, kept = 0, b"", False, False
     try:
         with open(partial, "wb") as file:
             async for chunk in request.stream():
-                size += len(chunk)
-                if size > room:
+                if len(chunk) > drops.room(number):
                     raise _too_large(drops)
+                drops.take(number, len(chunk))
+                size += len(chunk)
                 if not known:
                     start += chunk[:ENOUGH]
                     known = len(start) >= ENOUGH
@@ -234,18 +250,24 @@ async def _receive(drops: Drops, number: int, request: Request, told_name: str) 
         if not known:
             _require_kind(name, start, drops)
         os.replace(partial, path)
+        kept = True
+        drops.added(number)
     except OSError as error:
-        raise HTTPException(507, "there is no room to keep the file") from error
+        raise HTTPException(507, _NO_ROOM) from error
+    except ClientDisconnect as error:
+        raise HTTPException(400, "the file did not arrive whole; send it again") from error
     finally:
         partial.unlink(missing_ok=True)
-    drops.added(number, size)
+        if not kept:
+            drops.take(number, -size)
 
 
 def _require_kind(name: object, start: bytes, drops: Drops) -> None:
     try:
         require_kind(name, start, drops.of_scans)  # type: ignore[arg-type]
     except InputError as error:
-        raise HTTPException(415, str(error)) from error
+        line = str(error)
+        raise HTTPException(415, line.partition(": ")[2] if drops.shelf.hide else line) from error
 
 
 def _too_large(drops: Drops) -> HTTPException:

@@ -26,11 +26,13 @@ _SUFFIXES = (".nii.gz", ".png", ".npy")
 
 @dataclass(frozen=True)
 class Book:
-    """One results folder as it was read. dropped: it holds what was given to the page, not what it was opened with."""
+    """One results folder as it was read. dropped: it holds what was given to the page, not what it was opened with.
+    hidden: names are left out."""
 
     folder: Path
     findings: Findings
     dropped: bool
+    hidden: bool
     before: int
     """Cases of the books before it."""
 
@@ -39,9 +41,9 @@ class Book:
         path = self.folder.joinpath(*parts)
         try:
             inside = path.resolve().is_relative_to(self.folder.resolve())
-        except (OSError, ValueError):
+            return path if inside and path.is_file() else None
+        except (OSError, ValueError, RuntimeError):  # overlong names, such as no file can have, links in a circle
             return None
-        return path if inside and path.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,10 @@ class Shelved:
 
     @property
     def overlay(self) -> Path | None:
-        return self.book.file("overlays", f"{self.case.stem}.png") if self.case.stem else None
+        """Its picture, whose caption has its name."""
+        if self.book.hidden or not self.case.stem:
+            return None
+        return self.book.file("overlays", f"{self.case.stem}.png")
 
 
 class Shelf:
@@ -81,7 +86,8 @@ class Shelf:
         """The numbers of the folder's cases. Raises InputError: it is no results folder, damaged or newer."""
         findings = read_findings(folder)
         before = sum(len(book.findings.cases) for book in self._books)
-        self._books.append(Book(folder, without_names(findings) if self.hide else findings, dropped, before))
+        shown = without_names(findings) if self.hide else findings
+        self._books.append(Book(folder, shown, dropped, self.hide, before))
         return range(before + 1, before + 1 + len(findings.cases))
 
     @property

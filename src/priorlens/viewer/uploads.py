@@ -17,6 +17,8 @@ ENOUGH = 540
 """Bytes from the start of a file by which it is known."""
 
 _LONGEST = 120
+"""Bytes of a name, of which a file system takes 255: what is made of it has a longer one."""
+
 _STARTS = (
     b"\x89PNG\r\n\x1a\n",
     b"\xff\xd8\xff",
@@ -46,11 +48,16 @@ def safe_name(told: str) -> PurePosixPath:
     Raises InputError for a name of which nothing is left.
     """
     parts = re.split(r"[/\\]", unquote(told))
-    kept = [re.sub(r"[\x00-\x1f\x7f:*?\"<>|]", "_", part).strip()[-_LONGEST:] for part in parts]
+    kept = [_end_of(re.sub(r"[\x00-\x1f\x7f:*?\"<>|]", "_", part).strip()) for part in parts]
     kept = [part for part in (one.lstrip(".") for one in kept) if part]
     if not kept:
         raise InputError("a file has no name; give it one")
     return PurePosixPath(*kept[-8:])
+
+
+def _end_of(part: str) -> str:
+    """Where the suffix is."""
+    return part.encode()[-_LONGEST:].decode(errors="ignore")
 
 
 def require_kind(name: PurePosixPath, start: bytes, of_scans: bool) -> None:
@@ -70,11 +77,16 @@ def _is_nifti(start: bytes) -> bool:
     return any(size == length.to_bytes(4, order) for length in _NIFTI_HEADERS for order in ("little", "big"))
 
 
+def partial_of(path: Path) -> Path:
+    """Where a file is as long as it has not arrived whole."""
+    return path.with_name(f".{path.name}.partial")
+
+
 def place_for(folder: Path, name: PurePosixPath) -> Path:
-    """A path in the folder that nothing has yet."""
+    """A path in the folder that nothing has yet, and nothing that arrives."""
     path = folder.joinpath(name)
     stem, count = name.name, 1
-    while path.exists():
+    while path.exists() or partial_of(path).exists():
         count += 1
         path = path.with_name(f"{count}-{stem}")
     return path

@@ -144,7 +144,7 @@ export class Pane {
     this.find(".scene").setAttribute("aria-label", this.scan ? `Slices of ${told.name} with map. ${keys}` : `${told.name} with map.`);
   }
 
-  /** A scan opens at its first region, else where its anomaly is highest, else in its middle. */
+  /** A scan opens where its anomaly is highest, else at its first region, else in its middle. */
   startPlace(told) {
     const bearings = this.scan && this.actions.where();
     if (bearings) return this.follow(bearings);
@@ -152,7 +152,9 @@ export class Pane {
     const { size } = this.stage.grid, middle = size.map((one) => Math.floor(one / 2));
     if (region) this.goToPlace(region.position);
     else this.stage.goTo(middle);
-    if (!region && this.profile.index) this.goToOwnSlice(this.profile.index[this.profile.peak]);
+    if (!this.profile.index) return;
+    this.goToOwnSlice(this.profile.index[this.profile.peak]);
+    this.stage.goToHighest(this.axis);
   }
 
   startProfile({ slices }) {

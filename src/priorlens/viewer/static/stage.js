@@ -1,7 +1,7 @@
 // Where a case is drawn: the only file that knows NiiVue. Positions are voxels of the turned grid (slices.js).
 
 import { table } from "./colours.js";
-import { PLANES, gridOf, numberOf } from "./slices.js";
+import { PLANES, gridOf, numberOf, sliceOf } from "./slices.js";
 import { onceAFrame } from "./page.js";
 
 const KINDS = { axial: 0, coronal: 1, sagittal: 2, all: 3 };
@@ -180,6 +180,15 @@ export class Stage {
   goToSlice(plane, number) {
     const voxel = this.voxel, axis = PLANES[plane];
     voxel[axis] = numberOf(this.grid, axis, Math.min(Math.max(number, 0), this.grid.size[axis] - 1));
+    this.goTo(voxel);
+  }
+
+  /** To where the map is highest in the slice that is shown of a turned axis. */
+  goToHighest(axis) {
+    if (!this.map) return;
+    const { values, width, across, up } = sliceOf(this.map, gridOf(this.map), axis, Math.round(this.voxel[axis]));
+    const highest = values.reduce((best, value, at) => (value > values[best] ? at : best), 0), voxel = this.voxel;
+    [voxel[across], voxel[up]] = [highest % width, Math.floor(highest / width)];
     this.goTo(voxel);
   }
 
