@@ -22,6 +22,7 @@ from priorlens.held_out import evenly, hold_out, plant_each, planted_count
 from priorlens.images import Image
 from priorlens.outputs import prepare_folder
 from priorlens.preparation import Preparation, as_image, healthy_images
+from priorlens.prior import processes
 from priorlens.progress import Progress, Reporter
 from priorlens.provenance import Provenance
 from priorlens.rules import RULES, HealthyScale, Rule, Verdict, from_surprise, healthy_scale, published
@@ -109,11 +110,16 @@ class AnoDODE:
         groups: Sequence[str] | None = None,
         state: Path | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        batch: int | None = None,
+        accumulate: int = 1,
     ) -> AnoDODE:
         """Learn what healthy images look like.
 
         groups: the patient of each image; none is cut in two when some are held out.
         state: folder for the unfinished training. The same call with the same `state` goes on where it was.
+        batch: images in a training step; None is 16. accumulate: in how many pieces a step is done, to save memory.
+
+        Of several processes (`priorlens.prior.processes`) all learn the priors, and the first alone what is usual.
 
         Raises:
             InputError: fewer than 8 images, of one patient, or unlike each other in colour or bit depth.
@@ -138,10 +144,13 @@ class AnoDODE:
                 device=self.device,
                 state=state,
                 on_step=report,
+                batch=batch,
+                accumulate=accumulate,
             )
             for scale in pyramid.scales
         }
-        self._learn_what_is_usual([named[i] for i in held], report)
+        if processes.first():
+            self._learn_what_is_usual([named[i] for i in held], report)
         patients = len(set(groups)) if groups else len(named)
         self.trained_on_ = {"images": len(kept), "held_out": len(held), "patients": patients}
         self.provenance_ = Provenance.of(named, groups)
@@ -278,12 +287,15 @@ class AnoDODE:
 
     def _features_of(self, images: Sequence[Image], chosen: Sequence[int], report: Reporter) -> dict[str, Tensor]:
         """Features of the chosen images, in half precision: they all stay in memory."""
-        parts: dict[str, list[Tensor]] = {scale.name: [] for scale in self.pyramid_.scales}
-        for batch in _batches(chosen, _FEATURE_BATCH):
-            for name, level in self._features(self.preparation_.to_model([images[i] for i in batch])).items():
-                parts[name].append(level.half().cpu())
-            report.images("features", len(batch))
-        return {name: torch.cat(parts.pop(name)) for name in list(parts)}
+
+        def of_batch(batch: Sequence[int]) -> dict[str, Tensor]:
+            found = self._features(self.preparation_.to_model([images[i] for i in batch]))
+            return {name: level.half().cpu() for name, level in found.items()}
+
+        batches = list(_batches(chosen, _FEATURE_BATCH))
+        parts = processes.shared_out(batches, of_batch, lambda batch: report.images("features", len(batch)))
+        joined = {scale.name: torch.cat([part.pop(scale.name) for part in parts]) for scale in self.pyramid_.scales}
+        return {name: level.contiguous(memory_format=torch.channels_last) for name, level in joined.items()}
 
     def _surprises(self, prepared: Float[Tensor, "image channel size size"]) -> dict[str, Surprise]:
         features = self._features(prepared)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from priorlens.held_out import hold_out
 from priorlens.image_prior import ImagePrior, fit_image_prior, stages
 from priorlens.images import Image
 from priorlens.klip import KLIP, SIGMAS, WIDTHS
+from priorlens.prior import processes
 from priorlens.progress import Progress, Reporter
 from priorlens.provenance import Provenance
 from priorlens.scores import HealthyStatistics
@@ -55,8 +57,13 @@ class CubeModel:
         groups: Sequence[str],
         state: Path | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        batch: int | None = None,
+        accumulate: int = 1,
     ) -> CubeModel:
         """Learn what healthy cubes, or slices, of about [0, 1], look like. groups: those of one are held out together.
+
+        batch: so many in a training step; None is 4 cubes, or 8 or 16 slices. accumulate: in how many pieces a step is
+        done, to save memory. Of several processes the first alone learns what is usual.
 
         Raises:
             InputError: all are of one patient. ModelError, OutputError: `state` cannot be used.
@@ -65,10 +72,19 @@ class CubeModel:
         data = torch.from_numpy(np.stack(cubes))
         self.prior_ = self._new_prior(data.shape[1], data.ndim - 2)
         report = Reporter(on_progress, {"held-out cubes": len(held)}, sum(s for _, s in stages(self.steps, False)))
-        fit_image_prior(self.prior_, data[kept], steps=self.steps, seed=self.seed, state=state, on_step=report)
+        learn = partial(fit_image_prior, steps=self.steps, seed=self.seed, batch=batch, accumulate=accumulate)
+        learn(self.prior_, data[kept], state=state, on_step=report)
+        if processes.first():
+            self._learn_what_is_usual(data[held], report)
+        slices = [Image(cube, Path("slice"), 1.0) for cube in cubes if cube.ndim == 3]  # cubes are drawn at random
+        self.provenance_ = Provenance.of(slices, None) if slices else Provenance(frozenset(), frozenset(), (0, 0))
+        self.trained_on_ = {"images": len(kept), "held_out": len(held), "patients": len(set(groups))}
+        return self
+
+    def _learn_what_is_usual(self, held: Float[Tensor, "cube channel *space"], report: Reporter) -> None:
         total = square = torch.zeros(len(SIGMAS) * len(WIDTHS), dtype=torch.float64)
         readings = []
-        for batch in data[held].split(_at_once(data)):
+        for batch in held.split(_at_once(held)):
             readings.append(self._readings(batch))
             flat = readings[-1].double().movedim(1, 0).flatten(1)
             total, square = total + flat.mean(1) * len(batch), square + flat.square().mean(1) * len(batch)
@@ -77,10 +93,6 @@ class CubeModel:
         self.spread_ = (square / len(held) - self.usual_.square()).clamp(min=1e-12).sqrt()
         healthy = torch.cat([self._joined(found) for found in readings]).flatten(1).numpy()
         self.healthy_ = HealthyStatistics.of(healthy.mean(1), healthy[:, None])
-        slices = [Image(cube, Path("slice"), 1.0) for cube in cubes if cube.ndim == 3]  # cubes are drawn at random
-        self.provenance_ = Provenance.of(slices, None) if slices else Provenance(frozenset(), frozenset(), (0, 0))
-        self.trained_on_ = {"images": len(kept), "held_out": len(held), "patients": len(set(groups))}
-        return self
 
     @property
     def nfe_(self) -> int:

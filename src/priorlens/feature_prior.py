@@ -12,6 +12,7 @@ from torch import Tensor
 
 from priorlens.checkpoint import under
 from priorlens.features import Scale
+from priorlens.prior import processes
 from priorlens.prior.denoiser import Preconditioned
 from priorlens.prior.network import UNet
 from priorlens.prior.ode import Likelihood, encode, log_likelihood
@@ -136,9 +137,14 @@ def fit_feature_prior(
     device: torch.device,
     state: Path | None,
     on_step: OnStage,
+    batch: int | None = None,
+    accumulate: int = 1,
 ) -> FeaturePrior:
-    """Whitening, then the denoiser, then its variance head, each learned from healthy features."""
-    whitening = Whitening.fit(features, COMPONENTS, torch.Generator().manual_seed(seed))
+    """Whitening, then the denoiser, then its variance head, each learned from healthy features.
+
+    batch: features of so many images in a step; None is 16. accumulate: see `train`.
+    """
+    whitening = _whitening(features, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # initial weights
         prior = FeaturePrior(scale, whitening).to(device)
@@ -151,12 +157,24 @@ def fit_feature_prior(
             module,
             loss,
             data,
-            Schedule(count),
+            Schedule(count) if batch is None else Schedule(count, batch=batch),
             seed=seed,
             state=state / f"{stage.replace(' ', '_')}.safetensors" if state else None,
             on_step=of_stage(on_step, stage, count),
+            accumulate=accumulate,
         )
     return prior
+
+
+def _whitening(features: Float[Tensor, "image feature rows columns"], seed: int) -> Whitening:
+    """Of several processes the first one's: of axes that are nearly alike each might choose others."""
+
+    def fit() -> dict[str, Tensor]:
+        found = Whitening.fit(features, COMPONENTS, torch.Generator().manual_seed(seed))
+        return {"mean": found.mean, "matrix": found.matrix, "kept": torch.tensor(found.kept, dtype=torch.float64)}
+
+    found = processes.of_first(fit)
+    return Whitening(found["mean"], found["matrix"], float(found["kept"]))
 
 
 def total_steps(scales: Sequence[Scale], steps: int) -> int:

@@ -29,6 +29,9 @@ SIGMA_DATA = 0.5
 LARGEST_WHOLE = 128
 """Side of the largest images that the prior sees whole; of larger ones it sees patches of this side."""
 
+MOST_CHANNELS = 256
+"""Of images: networks of as many as a damaged model's configuration may claim would not fit into memory."""
+
 FEW = 1000
 """Fewer images than this are also shifted, turned and stretched, lest they be known by heart."""
 
@@ -45,7 +48,7 @@ class ImagePrior:
     external: a prior that was trained elsewhere, on whole images; None: a small U-Net, to be trained.
 
     Raises:
-        InputError: patches for a prior that was trained elsewhere.
+        InputError: patches for a prior that was trained elsewhere, or no or too many channels.
     """
 
     def __init__(
@@ -53,6 +56,8 @@ class ImagePrior:
     ) -> None:
         if external and patch:
             raise InputError(f"patch {patch}: a prior trained elsewhere sees images whole; leave the patch out")
+        if not 1 <= channels <= MOST_CHANNELS:
+            raise InputError(f"{channels} channels: from 1 to {MOST_CHANNELS} can be learned; choose fewer")
         self.channels = channels
         self.space = space
         self.patch = patch
@@ -117,11 +122,16 @@ def fit_image_prior(
     seed: int,
     state: Path | None,
     on_step: OnStage,
+    batch: int | None = None,
+    accumulate: int = 1,
 ) -> None:
-    """Train the denoiser, unless it was brought along, then its variance head, on healthy images in [0, 1]."""
+    """Train the denoiser, unless it was brought along, then its variance head, on healthy images in [0, 1].
+
+    batch: images in a step; None is 16, of large images 8, of cubes 4. accumulate: see `train`.
+    """
     data = 2 * images - 1
     side = prior.patch or max(images.shape[2:])
-    batch = _BATCH_3D if prior.space == 3 else 16 if side <= 64 else 8
+    batch = batch or (_BATCH_3D if prior.space == 3 else 16 if side <= 64 else 8)
     views = Views(moved=len(images) < FEW and images.ndim == 4, patch=prior.patch)
     losses = {"denoiser": denoising_loss, "variance": variance_loss(prior.inner)}
     for stage, count in stages(steps, prior.external is not None):
@@ -136,5 +146,6 @@ def fit_image_prior(
             views=views,
             state=state / f"{stage}.safetensors" if state else None,
             on_step=of_stage(on_step, stage, count),
+            accumulate=accumulate,
         )
         module.requires_grad_(False)

@@ -30,6 +30,7 @@ from priorlens.outputs import prepare_folder
 from priorlens.posterior.denoisers import POSTERIORS
 from priorlens.posterior.reference import reference
 from priorlens.preparation import Preparation, Sizes, as_image, healthy_images
+from priorlens.prior import processes
 from priorlens.prior.external import ExternalPrior, load_external
 from priorlens.progress import Progress, Reporter
 from priorlens.provenance import Provenance
@@ -173,12 +174,15 @@ class KLIPModel:
         noise: float = 0.0,
         state: Path | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        batch: int | None = None,
+        accumulate: int = 1,
     ) -> KLIPModel:
         """Learn what healthy images look like, and what is usual in whole images and in measurements of them.
 
         groups: the patient of each image; none is cut in two when some are held out.
         physics, noise: measurements to learn, beside whole images.
         state: folder for the unfinished training. The same call with the same `state` goes on where it was.
+        batch, accumulate: as of `fit_image_prior`. Of several processes the first alone learns what is usual.
 
         Raises:
             InputError: fewer than 8 images, of one patient, unlike each other in colour or bit depth, or of a size that
@@ -203,11 +207,10 @@ class KLIPModel:
         looks = len(measurements)
         counts = {"held-out images": looks * len(held), "planted artefacts": looks * len(planted)}
         report = Reporter(on_progress, counts, sum(steps for _, steps in stages(self.steps, external is not None)))
-        data = self.preparation_.to_model([named[i] for i in kept])
-        fit_image_prior(self.prior_, data, steps=self.steps, seed=self.seed, state=state, on_step=report)
-        del data
+        learn_prior = partial(fit_image_prior, steps=self.steps, seed=self.seed, batch=batch, accumulate=accumulate)
+        learn_prior(self.prior_, self.preparation_.to_model([named[i] for i in kept]), state=state, on_step=report)
         self.learned_ = {}
-        for measurement in measurements:
+        for measurement in measurements if processes.first() else []:
             self.measure(*measurement)
             seen = self._see(healthy, partial(report.images, "held-out images"))
             changed = self._see(planted, partial(report.images, "planted artefacts"))

@@ -7,8 +7,10 @@ from typing import Any
 import typer
 
 from priorlens.commands.fit_options import (
+    Accumulate,
     Aside,
     Backbone,
+    Batch,
     Healthy,
     Intensities,
     IntensityMode,
@@ -37,8 +39,10 @@ from priorlens.commands.scan_options import (
     Spacing,
     Window,
 )
+from priorlens.commands.together import as_one
 
 
+@as_one()
 def fit(
     healthy: Healthy,
     out: Out,
@@ -53,6 +57,8 @@ def fit(
     intensity: Intensities = None,
     steps: Steps = None,
     seed: Seed = 0,
+    batch: Batch = None,
+    accumulate: Accumulate = 1,
     aside: Aside = None,
     group: Group = None,
     manifest: Manifest = None,
@@ -78,6 +84,9 @@ def fit(
 
     The model is a folder with model.safetensors, config.json, calibration/ and training.csv, the loss of every step.
     Killed, or stopped with Ctrl-C, the same command with --resume goes on where it was, to the same model.
+
+    With several GPUs or machines: torchrun --nproc_per_node 4 -m priorlens fit ..., or accelerate launch -m priorlens
+    fit ...; the model is the same but for rounding, however many processes train it.
 
     \b
     Examples:
@@ -121,6 +130,8 @@ def fit(
             group=group,
             manifest=manifest,
             aside=aside,
+            batch=batch,
+            accumulate=accumulate,
             resume=resume,
             overwrite=overwrite,
         )
@@ -128,7 +139,8 @@ def fit(
     if given := scans.named():
         raise typer.BadParameter(f"{given} is for scans, and {healthy} holds none; leave it out")
     shared["intensity"] = _of_images(intensity)
-    fit_images(healthy, out, method.value, of_method[method], shared, group, manifest, aside, resume, overwrite)
+    own, pace = of_method[method], (batch, accumulate)
+    fit_images(healthy, out, method.value, own, shared, group, manifest, aside, resume, overwrite, *pace)
 
 
 def _of_images(intensity: IntensityMode | None) -> str:

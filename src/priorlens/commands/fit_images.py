@@ -28,19 +28,22 @@ def fit_images(
     aside: float | None,
     resume: bool,
     overwrite: bool,
+    batch: int | None,
+    accumulate: int,
 ) -> None:
-    """Learn what healthy images look like."""
+    """Learn what healthy images look like; of several processes the first alone writes and calibrates."""
     from priorlens.datasets import fingerprint, healthy_cases
 
     cases = healthy_cases(healthy, group=group, manifest=manifest)
 
     # Only now what takes seconds to import: a misspelt path is told at once.
     from priorlens.commands import model_folder
-    from priorlens.commands.fitting import new_detector, train
+    from priorlens.commands.fitting import is_finished, new_detector, train
     from priorlens.detectors import load_detector
+    from priorlens.prior import processes
 
     detector, own, measured = new_detector(method, shared, options)
-    model_folder.claim(out, resume=resume, overwrite=overwrite)
+    processes.decided(partial(model_folder.claim, out, resume=resume, overwrite=overwrite))
     images, used = _read(healthy, cases)
     run = {
         "method": method,
@@ -54,17 +57,19 @@ def fit_images(
         "patients": len({case.group for case in used}),
         "fingerprint": fingerprint(used),
         "aside": aside,
+        "batch": batch,
     }
     kept, left = _set_aside(images, used, shared["seed"], aside)
-    finished = not overwrite and model_folder.is_finished(out, run)
-    if finished:
-        detector = load_detector(out)
-    else:
+    if not (finished := is_finished(out, run, overwrite)):
         groups = [used[i].group for i in kept]
         images = [images[i] for i in kept]
-        fitted = partial(_fit, detector, bool(group or manifest), images, groups=groups, **measured)
+        pace = {"batch": batch, "accumulate": accumulate}
+        fitted = partial(_fit, detector, bool(group or manifest), images, groups=groups, **measured, **pace)
         train(detector, fitted, out, run, resume)
         typer.echo(f"{out}: learned from {len(kept)} healthy images of {len(set(groups))} patients")
+    if not processes.first():
+        return
+    detector = load_detector(out) if finished else detector
     if not _calibrate(detector, out, [used[i] for i in left], measured) and finished:
         typer.echo(f"{out}: is finished already; nothing is left to resume")
 

@@ -121,6 +121,25 @@ Aside = Annotated[
         "Default: 100 patients, but at least a tenth of them and at most a fifth; none of fewer than 45.",
     ),
 ]
+Batch = Annotated[
+    int | None,
+    typer.Option(
+        "--batch",
+        min=1,
+        metavar="N",
+        help="Images in a training step, over all processes. Default: 16; of large images 8, of cubes 4.",
+    ),
+]
+Accumulate = Annotated[
+    int,
+    typer.Option(
+        "--accumulate",
+        min=1,
+        metavar="N",
+        help="In how many pieces each process does its part of a training step: more need less memory, and the model "
+        "is the same but for rounding.",
+    ),
+]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with the unfinished training in --out; the rest must be the same.")
 ]

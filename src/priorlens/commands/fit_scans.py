@@ -78,14 +78,17 @@ def fit_scans(
     group: str | None,
     manifest: Path | None,
     aside: float | None,
+    batch: int | None,
+    accumulate: int,
     resume: bool,
     overwrite: bool,
 ) -> None:
     """Learn what healthy scans look like; see `priorlens.commands.fit`."""
     from priorlens.commands import model_folder
-    from priorlens.commands.fitting import train
+    from priorlens.commands.fitting import is_finished, train
     from priorlens.commands.scans_in import found_scans, with_series
     from priorlens.cube_model import CubeModel
+    from priorlens.prior import processes
     from priorlens.scan_model import ScanModel
     from priorlens.volumes.scans import healthy_scans
 
@@ -93,7 +96,7 @@ def fit_scans(
     scans = found_scans(*with_series(*found, options.series, one_kind=True))
     dimensions = (options.dimensions or Seen.flat).value
     detector = _new_detector(method, dimensions, shared, own)
-    model_folder.claim(out, resume=resume, overwrite=overwrite)
+    processes.decided(partial(model_folder.claim, out, resume=resume, overwrite=overwrite))
     kept, left = _set_aside(scans, shared["seed"], aside)
     preparation, kept = _prepared(kept, method, options, dimensions, shared["size"], intensity)
     run = {
@@ -109,20 +112,21 @@ def fit_scans(
         "patients": len({scan.group for scan in kept}),
         "fingerprint": _fingerprint(kept),
         "aside": aside,
+        "batch": batch,
     }
     if not isinstance(detector, CubeModel):
         detector.size = preparation.size
     model = ScanModel(preparation, detector)
-    if not overwrite and model_folder.is_finished(out, run):
-        model = ScanModel.load(out)
+    if finished := is_finished(out, run, overwrite):
         typer.echo(f"{out}: is finished already; nothing is left to learn")
     else:
         learned = _pieces(kept, preparation, shared["seed"], options.modality)
-        train(model, partial(_fit, detector, learned), out, run, resume)
+        train(model, partial(_fit, detector, learned, batch=batch, accumulate=accumulate), out, run, resume)
         count, patients = len(learned.pieces), len(set(learned.patients))
         what = "cubes" if dimensions == "3d" else "slices, varied ones among them,"
         typer.echo(f"{out}: learned from {count} {what} of {len(kept)} scans of {patients} patients")
-    _calibrate(model, out, left, options.modality)
+    if processes.first():
+        _calibrate(ScanModel.load(out) if finished else model, out, left, options.modality)
 
 
 def _new_detector(

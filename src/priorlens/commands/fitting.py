@@ -38,13 +38,33 @@ def new_detector(
     return detector, {"backbone": backbone, "weights": weights and weights.name}, {}
 
 
+def is_finished(out: Path, run: Mapping[str, Any], overwrite: bool) -> bool:
+    """Whether `out` holds the model already, which is not to be overwritten, as the first process sees it.
+
+    Raises:
+        OutputError: it holds another. InputError: another process has other images or options than the first.
+    """
+    from priorlens.commands import model_folder
+    from priorlens.prior import processes
+
+    processes.require_alike("what is to be learned", dict(run))
+    return bool(processes.decided(lambda: not overwrite and model_folder.is_finished(out, run)))
+
+
 def train(model: Saved, fitted: Callable[..., object], out: Path, run: Mapping[str, Any], resume: bool) -> None:
-    """Fit the model and save it into `out`, with its log, a progress bar, and the unfinished state for a resume."""
+    """Fit the model and save it into `out`, with its log, a progress bar, and the unfinished state for a resume.
+
+    Of several processes the first one does so, the others learn with it.
+    """
     from priorlens.commands import model_folder
     from priorlens.commands.terminal import training_bar
     from priorlens.commands.training_log import NAME, training_log
     from priorlens.errors import InputError, ModelError, WeightsError
+    from priorlens.prior import processes
 
+    if not processes.first():
+        fitted()
+        return
     state = model_folder.begin(out, run)
     made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     try:
