@@ -65,7 +65,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
         schema = config["schema"]
         config["method"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(f"{path}: is not a priorlens model's configuration; make one with priorlens fit") from error
     if not isinstance(schema, int) or schema > SCHEMA:
         raise ModelError(f"{path}: has schema {schema}, this version reads up to {SCHEMA}; upgrade priorlens")

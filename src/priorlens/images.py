@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import logging
 import math
 import os
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +29,8 @@ MAX_PIXELS = 2 * 1024**3 // 4 // 3
 """Height times width that is still read: 179 megapixels, where Pillow too speaks of a decompression bomb."""
 
 _PILLOW_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else what it says of damage goes to stderr as well
+
 _GREY_TOLERANCE = 6 / 255
 _GREY_SHARE = 0.999
 
@@ -124,6 +130,7 @@ def require_content(path: Path, of_folder: str, what: str) -> None:
 
 
 def _read_with_pillow(path: Path) -> tuple[Float32[np.ndarray, "channel height width"], float]:
+    _silence_libtiff()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of images half as large as it would refuse
         # From a file object, because by path Pillow 11 to 13 maps a plain TIFF into memory and scrambles a turned one.
@@ -136,6 +143,15 @@ def _read_with_pillow(path: Path) -> tuple[Float32[np.ndarray, "channel height w
             picture.load()  # which turns a TIFF by itself; asked before, it would be turned twice
             upright = PIL.ImageOps.exif_transpose(picture)
             return _intensities(upright, is_png=picture.format == "PNG")
+
+
+@cache
+def _silence_libtiff() -> None:
+    """Of damage it writes to stderr by itself, past Python, beside what is raised."""
+    with suppress(AttributeError, OSError):  # of a Pillow that is built otherwise
+        handler = ctypes.CDLL(PIL.Image.core.__file__).TIFFSetErrorHandler
+        handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+        handler(None)
 
 
 def _intensities(picture: PIL.Image.Image, is_png: bool) -> tuple[Float32[np.ndarray, "channel height width"], float]:
@@ -161,7 +177,8 @@ def _intensities(picture: PIL.Image.Image, is_png: bool) -> tuple[Float32[np.nda
 def _read_npy(path: Path) -> tuple[Float32[np.ndarray, "channel height width"], float]:
     # Mapped, not read: whatever size the header claims, nothing is allocated, and a file too short for it is refused.
     try:
-        with np.errstate(over="ignore"):  # of the claimed size
+        with np.errstate(over="ignore"), warnings.catch_warnings():  # of the claimed size
+            warnings.simplefilter("ignore")  # of headers that Python 2 wrote
             stored = np.lib.format.open_memmap(path, mode="r")
     except ValueError as error:
         if "Python objects" not in str(error):
@@ -180,7 +197,7 @@ def _read_npy(path: Path) -> tuple[Float32[np.ndarray, "channel height width"], 
     if channels_first[0].size > MAX_PIXELS:
         raise _too_large(path)
     full_scale = {"uint8": 255.0, "uint16": 65535.0}.get(stored.dtype.name, math.nan)
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+    with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold becomes infinite, and is refused
         return np.array(channels_first, dtype=np.float32, order="C"), full_scale
 
 
@@ -188,8 +205,9 @@ def _grey_if_grey(
     pixels: Float32[np.ndarray, "3 height width"], full_scale: float
 ) -> Float32[np.ndarray, "channel height width"]:
     """One channel, their mean, where the three agree but for what JPEG does to greys."""
-    scale = full_scale if math.isfinite(full_scale) else float(np.ptp(pixels))
-    agree = np.ptp(pixels, axis=0) <= _GREY_TOLERANCE * scale
+    with np.errstate(over="ignore"):  # of floats near the largest, whose differences are infinite: colour
+        scale = full_scale if math.isfinite(full_scale) else float(np.ptp(pixels))
+        agree = np.ptp(pixels, axis=0) <= _GREY_TOLERANCE * scale
     return pixels.mean(axis=0, keepdims=True) if agree.mean() >= _GREY_SHARE else pixels
 
 

@@ -54,6 +54,6 @@ def read_manifest(manifest: Path) -> dict[Path, Row]:
 
 def _existing(manifest: Path, name: str, where: str) -> Path:
     path = Path(os.path.abspath(manifest.parent / name))
-    if not path.is_file():
+    if not os.path.isfile(path):  # which takes a name for none that the disk could not hold; `Path.is_file` raises
         raise InputError(f"{where}: there is no file {path}; correct the line (paths start at the CSV's own folder)")
     return path

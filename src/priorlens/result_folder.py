@@ -53,7 +53,7 @@ def _origin(path: Path) -> tuple[str, str, int | None]:
         facts = json.loads(path.read_text(encoding="utf-8"))
         schema, model, setup = int(facts["schema"]), str(facts["model"]), str(facts["setup"])
         healthy = int(facts["calibration"]["images"]) if "calibration" in facts else None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}: is damaged; score again") from error
     if schema > SCHEMA:
         raise InputError(f"{path}: has schema {schema}, this version reads {SCHEMA}; upgrade priorlens")

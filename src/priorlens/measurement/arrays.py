@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,12 @@ from jaxtyping import Shaped
 from priorlens.datasets import MEASUREMENT_SUFFIXES
 from priorlens.errors import InputError
 from priorlens.measurement.cfl import read_cfl
+from priorlens.volumes.arrays import npy_header
 
 Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
+
+_MOST = 2**30
+"""Bytes of all arrays of a file together, as they are claimed."""
 
 
 def read_arrays(path: Path) -> Arrays:
@@ -47,14 +53,24 @@ def read_arrays(path: Path) -> Arrays:
 
 def _npz(path: Path) -> dict[str, Any]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            total = 0
+            for name in archive.zip.namelist():
+                with archive.zip.open(name) as member:
+                    shape, _, kind = npy_header(member)
+                total += math.prod(shape) * kind.itemsize
+            _require_bounded(path, total)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of headers that Python 2 wrote
+                return {name: archive[name] for name in archive.files}
+    except InputError:
+        raise
     except Exception as error:  # a damaged archive fails in every way there is
         if "allow_pickle" in str(error) or "pickle" in str(error).lower():
             raise InputError(
                 f"{path}: holds pickled Python objects, which are never loaded; save plain numbers"
             ) from error
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{path}: is not a readable .npz ({reason}); save it again") from error
 
 
@@ -63,12 +79,27 @@ def _hdf5(path: Path) -> dict[str, Any]:
 
     try:
         with h5py.File(path, "r") as file:
-            found = {name: item[()] for name, item in file.items() if isinstance(item, h5py.Dataset)}
+            # Links may lead to any file there is.
+            own = [name for name in file if not isinstance(file.get(name, getlink=True), h5py.ExternalLink)]
+            arrays = {name: item for name in own if isinstance(item := file[name], h5py.Dataset)}
+            if any(item.external or item.is_virtual for item in arrays.values()):
+                raise InputError(f"{path}: keeps its numbers in other files; save them in this one")
+            _require_bounded(path, sum(item.nbytes for item in arrays.values()))
+            found = {name: item[()] for name, item in arrays.items()}
             found |= {name: value for name, value in file.attrs.items() if name not in found}
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+            return {
+                name: np.asarray(value.decode() if isinstance(value, bytes) else value) for name, value in found.items()
+            }
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file fails in every way there is
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{path}: is not a readable HDF5 file ({reason}); save it again") from error
-    return {name: np.asarray(value.decode() if isinstance(value, bytes) else value) for name, value in found.items()}
+
+
+def _require_bounded(path: Path, total: int) -> None:
+    if total > _MOST:
+        raise InputError(f"{path}: claims {total} bytes of numbers, more than {_MOST}; save one measurement a file")
 
 
 def _planar(path: Path, array: np.ndarray) -> np.ndarray:

@@ -23,6 +23,9 @@ from priorlens.measurement.physics import PhysicsSpec, build, inpainting, parse
 BRIGHT = 99.5
 """The percentile of a first reconstruction that becomes 1, the model's bright end."""
 
+LARGEST = 4096
+"""Pixels along a side of the largest image that is reconstructed."""
+
 _FIRST_RIDGE = 0.01
 
 
@@ -69,6 +72,8 @@ def read_measurement(path: Path, physics: PhysicsSpec | None, shape: tuple[int, 
         raw = _raw(path, contents, physics, shape)
     except ValueError as error:
         raise InputError(f"{path}: {' '.join(str(error).split())}; check what the file says of its physics") from error
+    if not torch.isfinite(raw.y).all() or not math.isfinite(raw.noise or 0):
+        raise InputError(f"{path}: has numbers that single precision cannot hold; save y in other units")
     unit = float(raw.y.abs().max()) or 1.0  # scanners' units may be 1e-12 or 1e12, whose squares are no float32
     with torch.no_grad():
         first = raw.operator.pull(raw.y / unit, _FIRST_RIDGE)
@@ -94,7 +99,7 @@ def read_measurement(path: Path, physics: PhysicsSpec | None, shape: tuple[int, 
 
 def _raw(path: Path, contents: Arrays, physics: PhysicsSpec | None, shape: tuple[int, int] | None) -> _Raw:
     if physics is None and "physics" in contents:
-        physics = parse(str(contents["physics"]))
+        physics = _named(path, str(contents["physics"]))
     if "matrix" in contents:
         return _by_matrix(path, contents, shape)
     y = contents["y"]
@@ -110,6 +115,17 @@ def _raw(path: Path, contents: Arrays, physics: PhysicsSpec | None, shape: tuple
         return _by_mask(path, contents, physics, shape)
     assert physics is not None  # every other name was given
     return _by_name(path, contents, physics, shape)
+
+
+def _named(path: Path, text: str) -> PhysicsSpec:
+    """What the file itself calls its physics; one that would be read from another file is refused."""
+    try:
+        physics = parse(text)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    if "mask" in physics.options:
+        raise InputError(f"{path}: its physics names another file; add 'mask' to it, or give --physics")
+    return physics
 
 
 def _guessed(path: Path, contents: Arrays) -> str:
@@ -165,6 +181,7 @@ def _by_angles(path: Path, contents: Arrays, physics: PhysicsSpec | None, shape:
             f"{path}: has {count} detector elements; an image of {side}x{side} pixels needs {detectors(side)} (its "
             f"diagonal) or {side} (the inscribed circle), each as wide as a pixel; rebin it or choose another model"
         )
+    _require_side(path, side)
     operator = parallel_beam(side, angles, circle=count == side)
     return _Raw(
         sinogram[None] / operator.norm, operator, _noise_of(sinogram.T / operator.norm), _described("ct", angles)
@@ -179,9 +196,10 @@ def _angles(path: Path, contents: Arrays, physics: PhysicsSpec | None) -> Float[
             raise InputError(f"{path}: has {len(angles)} angles, not the views of {physics}; leave --physics out")
         return angles
     stated = number(path, contents, "views")
-    views = int(stated if stated is not None else physics.options["views"] if physics else 0)
-    if views < 1:
-        raise InputError(f"{path}: has {views} views; add 'angles' in degrees to the file")
+    views = stated if stated is not None else physics.options["views"] if physics else 0
+    if views not in contents["y"].shape:
+        raise InputError(f"{path}: 'y' of shape {contents['y'].shape} has no {views:g} views; add 'angles' in degrees")
+    views = int(views)
     arc = float(physics.options["arc"]) if physics else 180.0
     return torch.arange(views, dtype=torch.float32) * (arc / views)
 
@@ -223,12 +241,18 @@ def _size(path: Path, y: np.ndarray, shape: tuple[int, int] | None, factor: int 
     if y.ndim != 2:
         raise InputError(f"{path}: 'y' of shape {y.shape} is not an image of height and width; save one image a file")
     size = (y.shape[0] * factor, y.shape[1] * factor)
+    _require_side(path, max(size))
     if shape is not None and shape != size:
         raise InputError(
             f"{path}: 'y' is of an image of {size[1]}x{size[0]} pixels, the model's are {shape[1]}x{shape[0]}; "
             "choose a model of that size"
         )
     return size
+
+
+def _require_side(path: Path, side: int) -> None:
+    if side > LARGEST:
+        raise InputError(f"{path}: is of an image of {side} pixels a side, more than {LARGEST}; crop or rebin it")
 
 
 def _noise_of(lines: Float[Tensor, "line sample"]) -> float:
@@ -244,4 +268,5 @@ def _described(name: str, angles: Tensor) -> dict[str, Any]:
 
 
 def _tensor(array: np.ndarray) -> Float32[Tensor, "..."]:
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))

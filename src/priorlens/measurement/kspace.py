@@ -39,6 +39,7 @@ class KSpace:
     note: dict[str, Any]
 
 
+@np.errstate(over="ignore", divide="ignore", invalid="ignore")  # what comes of it is asked to be finite
 def read_kspace(path: Path, contents: Arrays, size: tuple[int, int] | None) -> KSpace:
     """From complex `y` [coil, kx, ky] or [kx, ky], zero frequency at index side // 2, and any `mask`, `coil_maps`.
 

@@ -7,7 +7,7 @@ without weights, and `*_weights` reads those. The libraries are imported only he
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +19,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from priorlens.errors import ModelError, WeightsError
+
+
+LARGEST, DEEPEST = 2**16, 64
+"""Numbers in a config at most, and those of layers; more are damage, or meant to harm."""
+
+MOST_WEIGHTS = 2**30
+"""Of a network, 4 GiB of them."""
+
+_DEPTHS = ("layers_per_block", "num_res_blocks", "transformer_num_layers", "mid_block_layers")
 
 
 @dataclass(frozen=True)
@@ -86,14 +95,31 @@ def diffusers_facts(folder: Path) -> dict[str, Any]:
     }
 
 
+def _bounded(facts: Mapping[str, Any], make: Callable[[], Any]) -> Any:
+    """The network that `make` makes of the config. Raises ValueError where that claims more than a machine could hold.
+
+    Counted first where tensors take no memory; but depth is bounded before, for that many modules take theirs.
+    """
+    for name, value in (*facts["network"].items(), *facts["scheduler"].items()):
+        most = DEEPEST if name in _DEPTHS else LARGEST
+        values = value if isinstance(value, list | tuple) else [value]
+        if len(values) > LARGEST or any(isinstance(one, int | float) and not abs(one) <= most for one in values):
+            raise ValueError(f"{name} is above {most}")
+    with torch.device("meta"):
+        claimed = sum(parameter.numel() for parameter in make().parameters())
+    if claimed > MOST_WEIGHTS:
+        raise ValueError(f"it claims {claimed} weights, more than {MOST_WEIGHTS}")
+    return make()
+
+
 def diffusers_built(facts: Mapping[str, Any]) -> Built:
     diffusers, name = library("diffusers"), facts["scheduler_class"]
+    net = _bounded(facts, lambda: diffusers.UNet2DModel.from_config(facts["network"]))
     # A class is looked up by a name from a file: only schedulers, and of those any with DDPM's forward process.
     scheduler = getattr(diffusers, name, None) if name.endswith("Scheduler") else None
     signal = getattr(scheduler.from_config(facts["scheduler"]), "alphas_cumprod", None) if scheduler else None
     if signal is None:
         raise ValueError(f"{name} is no scheduler of DDPM's kind")
-    net = diffusers.UNet2DModel.from_config(facts["network"])
     config = net.config
     if config.time_embedding_type == "fourier":
         raise ValueError("a fourier time embedding belongs to the VE-SDE")
@@ -151,7 +177,7 @@ def monai_facts(folder: Path) -> dict[str, Any]:
 def monai_built(facts: Mapping[str, Any]) -> Built:
     library("monai")
     nets, schedulers = import_module("monai.networks.nets"), import_module("monai.networks.schedulers")
-    net = nets.DiffusionModelUNet(**facts["network"])
+    net = _bounded(facts, lambda: nets.DiffusionModelUNet(**facts["network"]))
     return Built(
         net,
         channels=net.in_channels,

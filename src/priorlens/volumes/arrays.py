@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import os
+import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,7 @@ from jaxtyping import Bool, Float32, Float64, Shaped
 
 from priorlens.errors import InputError
 from priorlens.volumes.damage import reading
+from priorlens.volumes.itk_decoder import decode
 from priorlens.volumes.volume import (
     Units,
     Volume,
@@ -34,6 +40,12 @@ ARRAY_SUFFIXES = (".npz", ".npy", *ITK_SUFFIXES)
 
 _SMALL = 2**16
 """Numbers or characters of any array but the voxels, at most."""
+
+_CHUNK = 2**22
+"""Voxels that are unpacked at once."""
+
+_DATA_FILE = re.compile(rb"^\s*(?:ElementDataFile\s*[=:]|data ?file:)([^\r\n]*)", re.MULTILINE | re.IGNORECASE)
+"""Where MHD and NHDR say which file holds their voxels."""
 
 _UNITS: tuple[Units, ...] = ("HU", "arbitrary")
 
@@ -117,7 +129,7 @@ def _read_npz(path: Path) -> _Stored:
         small = _small_arrays(archive, path)
         channels = _channel_names(small, shape, path)
         affine = _affine(small["affine"], path)
-        voxels = _float32(_npy(archive, "voxels"))
+        voxels = _npy_voxels(archive)
         units = str(small["units"]) if "units" in small else None
         if units not in (None, *_UNITS):
             raise InputError(f"{path}: has units {units!r}; save one of {' '.join(_UNITS)}")
@@ -139,14 +151,28 @@ def _small_arrays(archive: zipfile.ZipFile, path: Path) -> dict[str, Shaped[np.n
 def _npy_header(archive: zipfile.ZipFile, name: str, path: Path) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and type as the member's own header claims; for voxels, refused where they are too many or no scan's."""
     with archive.open(f"{name}.npy") as member:
-        version = np.lib.format.read_magic(member)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, kind = read(member)
+        shape, _, kind = npy_header(member)
     if kind.hasobject:
         raise InputError(f"{path}: holds pickled Python objects, which are never loaded; save plain numbers")
     if name == "voxels":
         _require_scan(shape, kind, path)
     return shape, kind
+
+
+def npy_header(member: zipfile.ZipExtFile) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Of an array in an NPZ: shape, whether the first axis runs fastest, and type. `member` is left at its numbers."""
+    version = np.lib.format.read_magic(member)  # type: ignore[no-untyped-call]
+    size = 2 if version == (1, 0) else 4
+    length = member.read(size)
+    # NumPy reads a header of any length that is claimed before it refuses a long one.
+    if (claimed := int.from_bytes(length, "little")) > _SMALL:
+        raise ValueError(f"a header of {claimed} bytes")
+    header = io.BytesIO(length + member.read(claimed))
+    read = np.lib.format.read_array_header_1_0 if size == 2 else np.lib.format.read_array_header_2_0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of headers that Python 2 wrote
+        shape, columns_first, kind = read(header)
+    return shape, columns_first, kind
 
 
 def _require_scan(shape: tuple[int, ...], kind: np.dtype, path: Path) -> None:
@@ -158,8 +184,23 @@ def _require_scan(shape: tuple[int, ...], kind: np.dtype, path: Path) -> None:
 
 
 def _npy(archive: zipfile.ZipFile, name: str) -> Shaped[np.ndarray, "..."]:
-    with archive.open(f"{name}.npy") as member:
+    with archive.open(f"{name}.npy") as member, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of headers that Python 2 wrote
         return np.lib.format.read_array(member, allow_pickle=False)  # reads what the header claims and no more
+
+
+def _npy_voxels(archive: zipfile.ZipFile) -> Float32[np.ndarray, "..."]:
+    """As `_float32`, without ever holding them as they are stored, which may be four times as wide."""
+    with archive.open("voxels.npy") as member:
+        shape, columns_first, kind = npy_header(member)
+        voxels = np.empty(math.prod(shape), np.float32)
+        for start in range(0, voxels.size, _CHUNK):
+            part = voxels[start : start + _CHUNK]
+            content = member.read(part.size * kind.itemsize)
+            if len(content) < part.size * kind.itemsize:
+                raise ValueError("it ends before its last voxel")
+            part[:] = _float32(np.frombuffer(content, kind))
+    return np.ascontiguousarray(voxels.reshape(shape, order="F" if columns_first else "C"))
 
 
 def _channel_names(small: Mapping[str, Any], shape: tuple[int, ...], path: Path) -> tuple[str, ...]:
@@ -176,7 +217,8 @@ def _read_npy(path: Path) -> _Stored:
     with reading(path):
         # Mapped, not read: whatever size the header claims, nothing is allocated, and a file too short is refused.
         try:
-            with np.errstate(over="ignore"):  # of the claimed size
+            with np.errstate(over="ignore"), warnings.catch_warnings():  # of the claimed size
+                warnings.simplefilter("ignore")  # of headers that Python 2 wrote
                 stored = np.lib.format.open_memmap(path, mode="r")
         except ValueError as error:
             if "Python objects" not in str(error):
@@ -219,34 +261,37 @@ def _affine(stored: Shaped[np.ndarray, "..."], path: Path) -> Float64[np.ndarray
 
 
 def _float32(stored: Shaped[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+    with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold becomes infinite, and is refused
         return np.array(stored, np.float32, order="C")
 
 
 def _read_itk(path: Path) -> _Stored:
-    try:
-        import SimpleITK
-    except ImportError as error:
-        raise InputError(f'{path}: needs SimpleITK; pip install "priorlens[itk]", or convert it to .nii.gz') from error
-    with reading(path):
-        SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # it would print to the terminal
-        reader = SimpleITK.ImageFileReader()
-        reader.SetFileName(str(path))
-        reader.ReadImageInformation()
-        shape = tuple(int(length) for length in reader.GetSize())
+    if find_spec("SimpleITK") is None:
+        raise InputError(f'{path}: needs SimpleITK; pip install "priorlens[itk]", or convert it to .nii.gz')
+
+    def require(shape: tuple[int, ...], components: int) -> None:
         if len(shape) != 3:
             remedy = "save it as a PNG, or stack slices to one" if len(shape) < 3 else "give one of its volumes"
             raise InputError(f"{path}: is no volume, it has {len(shape)} axes; {remedy}")
         require_size(shape, path)
-        if reader.GetNumberOfComponents() != 1:
-            raise InputError(
-                f"{path}: holds {reader.GetNumberOfComponents()} numbers a voxel; save one grey channel a file"
-            )
-        image = reader.Execute()
-        stored = SimpleITK.GetArrayViewFromImage(image)
-        _require_scan(shape, stored.dtype, path)
-        affine = np.eye(4)
-        affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
-        affine[:3, 3] = image.GetOrigin()
+        if components != 1:
+            raise InputError(f"{path}: holds {components} numbers a voxel; save one grey channel a file")
+
+    with reading(path):
+        _require_own_data(path)
+        found = decode(path, require)
+        affine = found.affine
         affine[:2] *= -1  # ITK's x runs to the left and y to the back
-        return _Stored(_float32(stored.T)[None], affine, stored.dtype)
+        return _Stored(found.voxels[None], affine, found.kind)
+
+
+def _require_own_data(path: Path) -> None:
+    """Raises InputError for a header that leads to anything but one file beside it: it may name any place there is."""
+    with open(path, "rb") as file:
+        header = file.read(_SMALL)
+    for name in _DATA_FILE.findall(header):
+        beside = os.fsdecode(name.strip())
+        if beside == "LOCAL":
+            continue
+        if Path(beside).name != beside or not path.with_name(beside).is_file():
+            raise InputError(f"{path}: its voxels are not in one file beside it; save both as one .mha or .nrrd")

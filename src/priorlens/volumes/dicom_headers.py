@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import zlib
 from collections.abc import Callable, Iterator
@@ -62,7 +63,8 @@ _PICTURES = ("1", "1.", "3", "3.1", "6", "6.1", "12.", "77.")
 _PIXELS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
 _UNDEFINED = 0xFFFFFFFF
 _MAX_INFLATED = 2**30
-_HEAD = 2**14
+_FARTHEST = 1e6
+"""Millimetres, beyond which nothing lies."""
 
 
 @dataclass(frozen=True)
@@ -127,20 +129,30 @@ def read_slices(path: Path) -> list[Slice]:
         raise InputError(f"{path}: is truncated or damaged ({reason}); send it again or leave it out") from error
 
 
-def require_bounded(path: Path) -> None:
-    """Raises InputError for a deflated file that would swell beyond any scan; pydicom inflates it as a whole."""
-    from pydicom.uid import DeflatedExplicitVRLittleEndian
+class BoundedFile(io.BufferedReader):
+    """A DICOM file that pydicom may read: it inflates a deflated one as a whole, once it has read all that is left.
 
-    with open(path, "rb") as file:
-        head = file.read(_HEAD)
-        if head[128:132] != b"DICM" or DeflatedExplicitVRLittleEndian.encode() not in head:
-            return
-        file.seek(144 + int.from_bytes(head[140:144], "little"))  # after the group that tells the transfer syntax
-        inflate, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
-        while not inflate.eof and (piece := inflate.unconsumed_tail or file.read(_HEAD)):
-            total += len(inflate.decompress(piece, 2**24))
-            if total > _MAX_INFLATED:
-                raise InputError(f"{path}: inflates to more than 1 GiB; save it with another transfer syntax")
+    That alone is asked for without a number of bytes; it raises InputError where it would swell beyond any scan.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self.path = path
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        content = super().read(size)
+        if size is None or size < 0:
+            _require_bounded(self.path, content)
+        return content
+
+
+def _require_bounded(path: Path, packed: bytes) -> None:
+    inflate, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    while packed and not inflate.eof:
+        total += len(inflate.decompress(packed, 2**24))
+        packed = inflate.unconsumed_tail
+        if total > _MAX_INFLATED:
+            raise InputError(f"{path}: inflates to more than 1 GiB; save it with another transfer syntax")
 
 
 @dataclass
@@ -164,8 +176,7 @@ def _read_header(path: Path) -> tuple[Dataset, _Pixels]:
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
     pixels = _Pixels()
-    require_bounded(path)
-    with open(path, "rb") as file:
+    with BoundedFile(path) as file:
 
         def at_pixels(tag: int, vr: str | None, length: int) -> bool:
             seen = int(tag) in _PIXELS  # as a plain number, which compares many times faster
@@ -309,7 +320,7 @@ def _place(path: Path, group: Callable[[str], Dataset]) -> dict[str, Any]:
 def _numbers(path: Path, values: Dataset, keyword: str, count: int) -> tuple[float, ...]:
     found = values.get(keyword)
     numbers = tuple(float(value) for value in found) if found is not None and found != "" else ()
-    if len(numbers) != count or not np.isfinite(numbers).all():
+    if len(numbers) != count or not (abs(np.array(numbers)) < _FARTHEST).all():
         raise InputError(f"{path}: does not tell where it lies ({keyword}); export it again with its whole header")
     return numbers
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from jaxtyping import Float32
 
 from priorlens.errors import InputError
 from priorlens.volumes.dicom_decoder import Decoder
-from priorlens.volumes.dicom_headers import GREY, require_bounded
+from priorlens.volumes.dicom_headers import GREY, BoundedFile
 from priorlens.volumes.volume import MAX_VOXELS
 
 if TYPE_CHECKING:
@@ -60,10 +59,8 @@ def _read(path: Path) -> Dataset:
     try:
         if not path.is_file():
             raise InputError(f"{path}: is not there any more; start again")
-        require_bounded(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            dataset = dcmread(path, force=True)
+        with BoundedFile(path) as file:
+            dataset = dcmread(file, force=True)
         if "TransferSyntaxUID" not in dataset.file_meta:  # of a file without its first part: as pydicom could read it
             implicit, little = dataset.original_encoding
             explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
@@ -96,12 +93,10 @@ def _decoded(path: Path, dataset: Dataset, frames: Sequence[int], decoder: Decod
     except Exception as error:
         raise _damaged(path, error) from error
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if plugins == ("gdcm",):
-                yield from decoder.decode(path, frames)
-            else:
-                yield from iter_pixels(dataset, indices=frames, raw=True, decoding_plugin=plugin)
+        if plugins == ("gdcm",):
+            yield from decoder.decode(path, frames)
+        else:
+            yield from iter_pixels(dataset, indices=frames, raw=True, decoding_plugin=plugin)
     except MemoryError as error:
         raise InputError(f"{path}: its pixels do not fit into memory; crop it or use a larger machine") from error
     except Exception as error:

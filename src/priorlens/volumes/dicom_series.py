@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,8 @@ def read_series(series: Series) -> Volume:
     except MemoryError as error:
         raise InputError(f"{series.path}: does not fit into memory; crop it or use a larger machine") from error
     hounsfield, white_is_low = [], []
-    with Decoder() as decoder:
+    with Decoder() as decoder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's, of values that are odd but clear
         for path, wanted in _by_file(series).items():
             found = read_planes(path, [frame for _, frame in wanted], (rows, columns), decoder)
             for (k, _), plane in zip(wanted, found, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase
@@ -38,7 +39,9 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 SAME_PLACE = 0.01
 """Millimetres within which a written map lies on its scan."""
 
-_CHUNK = 2**24
+_CHUNK = 2**22
+"""Voxels that are unpacked at once."""
+
 _MAX_SURPLUS = 2**20
 """Bytes after the last voxel that are still taken for padding."""
 
@@ -157,8 +160,7 @@ def _read(path: Path) -> tuple[Float32[np.ndarray, "i j k"], Float64[np.ndarray,
         header = read_header(file, path)
         shape, stored = shape_of(header, path), stored_type(header, path)
         affine = affine_of(header, shape, path)
-        raw = _read_voxels(file, header, shape, stored, path)
-        return _rescaled(raw, scaling_of(header)), affine, stored
+        return _read_voxels(file, header, shape, stored, path), affine, stored
 
 
 @contextmanager
@@ -181,36 +183,30 @@ def _opened(path: Path) -> Iterator[BufferedIOBase]:
 
 def _read_voxels(
     file: BufferedIOBase, header: Header, shape: tuple[int, int, int], stored: np.dtype, path: Path
-) -> np.ndarray:
-    """As stored, of `shape`. No memory is taken for more than the file can hold, nor more unpacked than it claims."""
-    count = shape[0] * shape[1] * shape[2] * stored.itemsize
+) -> Float32[np.ndarray, "i j k"]:
+    """Rescaled, of `shape`. No memory is taken for more than the file can hold, nor more unpacked than it claims, nor
+    held twice: the numbers of a small file of zeros may be four times as wide as voxels."""
+    count = math.prod(shape)
     size = path.stat().st_size
     held = size * _MAX_DEFLATION if path.name.lower().endswith(".gz") else size - voxel_offset(header, path)
-    if held < count:
+    if held < count * stored.itemsize:
         raise _cut_off(path)
     file.seek(voxel_offset(header, path))
-    content = np.empty(count, np.uint8)
-    filled = 0
-    while filled < count:
-        chunk = file.read(min(_CHUNK, count - filled))
-        if not chunk:
+    scaling = scaling_of(header)
+    slope, intercept = scaling or (1.0, 0.0)
+    voxels = np.empty(count, np.float32)
+    for start in range(0, count, _CHUNK):
+        part = voxels[start : start + _CHUNK]
+        content = file.read(part.size * stored.itemsize)
+        if len(content) < part.size * stored.itemsize:
             raise _cut_off(path)
-        content[filled : filled + len(chunk)] = np.frombuffer(chunk, np.uint8)
-        filled += len(chunk)
+        numbers = np.frombuffer(content, stored)
+        with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+            part[:] = numbers if scaling is None else numbers.astype(np.float64) * slope + intercept
     # To the end, for there gzip compares its checksum.
     if len(file.read(_MAX_SURPLUS + 1)) > _MAX_SURPLUS:
-        raise InputError(f"{path}: holds far more than the {count} bytes its header claims; export it again")
-    return content.view(stored).reshape(shape, order="F")
-
-
-def _rescaled(raw: np.ndarray, scaling: tuple[float, float] | None) -> Float32[np.ndarray, "i j k"]:
-    voxels = np.empty(raw.shape, np.float32, order="F")
-    slope, intercept = scaling or (1.0, 0.0)
-    with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold becomes infinite, and is refused
-        for k in range(raw.shape[2]):  # slice by slice: float64 of a whole scan would take three times its memory
-            plane = raw[..., k]
-            voxels[..., k] = plane if scaling is None else plane.astype(np.float64) * slope + intercept
-    return voxels
+        raise InputError(f"{path}: holds far more than the {count * stored.itemsize} bytes its header claims; export it again")
+    return voxels.reshape(shape, order="F")
 
 
 def _cut_off(path: Path) -> InputError:

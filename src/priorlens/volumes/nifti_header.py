@@ -95,6 +95,7 @@ def scaling_of(header: Header) -> tuple[float, float] | None:
     return slope, intercept  # an intercept that is not finite gives voxels that are not, which are refused as such
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is no place becomes nan or infinite, and is refused as such
 def affine_of(header: Header, shape: tuple[int, int, int], path: Path) -> Float64[np.ndarray, "4 4"]:
     """From voxel to RAS+ millimetres: the sform where it is coded, else the qform where that is.
 

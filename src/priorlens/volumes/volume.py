@@ -67,11 +67,13 @@ class Volume:
         return spacing_of(self.affine)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of what is refused by `require_affine`
 def spacing_of(affine: Float[np.ndarray, "4 4"]) -> Float64[np.ndarray, "3"]:
     """Lengths of its steps, in millimetres."""
     return np.linalg.norm(affine[:3, :3].astype(np.float64), axis=0)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def require_affine(affine: Float[np.ndarray, "4 4"], path: Path) -> None:
     """Raises InputError for one that gives voxels no place, no extent, or a slanted grid (as gantry tilt does)."""
     if affine.shape != (4, 4) or not np.isfinite(affine).all() or (affine[3] != (0, 0, 0, 1)).any():
@@ -154,6 +156,7 @@ GRID_TOLERANCE = 0.1
 """Millimetres by which the corners of two grids may lie apart that are taken for one."""
 
 
+@np.errstate(over="ignore", invalid="ignore")  # a shift that is not finite is above any tolerance
 def corner_shift(one: Float[np.ndarray, "4 4"], other: Float[np.ndarray, "4 4"], shape: tuple[int, ...]) -> float:
     """How far apart, in millimetres, two affines put the corner of a grid of this shape that they agree on least.
 
