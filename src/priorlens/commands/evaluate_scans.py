@@ -75,7 +75,7 @@ def evaluate_scans(
         dicom=dicom,
         with_truth=True,
         on_scan=on_scan,
-    )
+    ).failed
     if not outcomes:
         raise InputError(f"{dataset}: holds no scan that can be used and is new to the model; give others")
     facts = {"rule": model.detector.rule, "scans_failed": failed, "scans_left_out": len(met)}

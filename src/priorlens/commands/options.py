@@ -156,6 +156,19 @@ PixelSize = Annotated[
         "--pixel-size", metavar="MM", help="Side of a pixel, for regions in millimetres. Default: told in pixels."
     ),
 ]
+Part = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Do only the I-th of N parts of the inputs, for array jobs: all with the same --out, which the last to "
+        "end completes.",
+    ),
+]
+Log = Annotated[
+    Path | None,
+    typer.Option("--log", metavar="FILE", help="Append a line of JSON for every input: done, or failed and why."),
+]
 Results = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results; made if missing.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Write into --out although it is not empty, over what has the same names.")

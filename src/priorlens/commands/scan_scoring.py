@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,9 @@ from jaxtyping import Bool
 
 from priorlens.calibrating import fitted_to
 from priorlens.calibration import calibrated_setups, model_hash, read_calibration
-from priorlens.commands.results import MAPS, OVERLAYS, remove_results
+from priorlens.commands.image_results import MAPS, OVERLAYS
+from priorlens.commands.recording import Run, record, verdicts_identity
+from priorlens.commands.results import remove_results
 from priorlens.commands.scan_options import Modality
 from priorlens.commands.scan_results import (
     DICOM,
@@ -22,14 +24,16 @@ from priorlens.commands.scan_results import (
     SMALLEST,
     FailedScan,
     ScoredScan,
+    scan_entry,
+    scan_tables,
     write_images,
-    write_tables,
 )
 from priorlens.commands.scans_in import read_as
-from priorlens.commands.terminal import progress_bar, warn
+from priorlens.commands.terminal import warn
 from priorlens.commands.verdict_files import VERDICT_FILES, write_basis
 from priorlens.errors import InputError, OutputError
 from priorlens.layers import LAYERS
+from priorlens.ledger import Counts, Entry, Stamp, content_of
 from priorlens.outputs import prepare_folder
 from priorlens.provenance import patient_fingerprint
 from priorlens.regions import regions_above
@@ -70,6 +74,14 @@ def judge_of_scans(model: ScanModel, folder: Path, alpha: float | None, procedur
         raise InputError(f"{folder}: {error}") from None
 
 
+def scan_identity(
+    model: ScanModel, folder: Path, judge: Judge | None, manifest: Path | None, asked: Mapping[str, object]
+) -> dict[str, object]:
+    """Whatever changes results: a run of another identity is another run."""
+    told = {"model": model_hash(folder), "way of scoring": setup_of_scans(model), **verdicts_identity(judge)}
+    return {**told, **asked, "--manifest": manifest and content_of(manifest)}
+
+
 def score_scans(
     out: Path,
     folder: Path,
@@ -81,43 +93,40 @@ def score_scans(
     overlays: bool,
     dicom: bool,
     with_truth: bool = False,
+    run: Run | None = None,
     on_scan: OnScan = lambda scored, truth: None,
     on_slices: OnSlices = lambda done, total: None,
-) -> int:
-    """Score `scans` of the model in `folder` into `out`, and tell `on_scan` of each; how many could not be used.
+) -> Counts:
+    """Score `scans` of the model in `folder` into `out`, and tell `on_scan` of each; how many could be used, and not.
 
-    on_slices: is told of each scan how many of its slices are done.
+    run: one that can be gone on with; what it has is not scored again, and not told. on_slices: is told of each scan
+    how many of its slices are done.
 
-    Those are named on stderr and in the table. Whatever stops it, Ctrl-C included, the tables of what was done are
-    written. Raises OutputError.
+    Those that cannot be used are named on stderr and in the table. Whatever stops it, Ctrl-C included, the tables of
+    what was done are written. Raises OutputError.
     """
-    _remove_earlier(out, scans)
     made_by = MadeBy(model.describe()["method"], folder.resolve().name, model_hash(folder), model.unit_)
-    results: list[ScoredScan | FailedScan] = []
-    try:
-        with progress_bar("scoring scans", len(scans)) as advance:
-            for scan in scans:
-                try:
-                    scored = _scored(model, scan, judge, modality, on_slices)
-                    truth = read_lesions(scan, scored.volume) if with_truth and scan.mask else None
-                except InputError as error:
-                    warn(str(error))
-                    results.append(FailedScan(scan, str(error)))
-                else:
-                    write_images(out, scored, model.healthy_, judge, truth, overlays=overlays)
-                    if dicom:
-                        _write_dicom(out, scored, model, made_by)
-                    on_scan(scored, truth)
-                    results.append(_light(scored))
-                advance()
-    except KeyboardInterrupt:
-        done = f"{out / SCORES}: stopped after {len(results)} of {len(scans)} scans"
-        raise KeyboardInterrupt(f"{done}; add --overwrite to score them all") from None
-    finally:
-        write_tables(out, results, judge)
-        if judge:
-            write_basis(out, judge)
-    return sum(isinstance(one, FailedScan) for one in results)
+
+    def entry(scan: Scan, stamp: Stamp) -> Entry:
+        try:
+            scored = _scored(model, scan, judge, modality, on_slices)
+            truth = read_lesions(scan, scored.volume) if with_truth and scan.mask else None
+        except InputError as error:
+            return scan_entry(FailedScan(scan, str(error), error.passing), judge, stamp)
+        write_images(out, scored, model.healthy_, judge, truth, overlays=overlays)
+        if dicom:
+            _write_dicom(out, scored, model, made_by)
+        on_scan(scored, truth)
+        return scan_entry(scored, judge, stamp)
+
+    run = run or Run.in_memory()
+    inputs, todo = run.todo((scan.name, scan.path, scan.files) for scan in scans)
+    _remove_earlier(out, [scans[one.position] for one in todo])
+    if judge:
+        write_basis(out, judge)
+    entries = (entry(scans[one.position], one.stamp) for one in todo)
+    record(out, run, entries, scan_tables(judge), total=len(inputs), what="scans")
+    return run.own.counts
 
 
 def _scored(
@@ -149,17 +158,6 @@ def _met(model: ScanModel, judge: Judge | None, scan: Scan, volume: Volume, scor
     if calibration and (volume.fingerprint in calibration.images or patient in calibration.patients):
         return "the model was calibrated on this patient"
     return ""
-
-
-def _light(one: ScoredScan) -> ScoredScan:
-    """Without what takes memory: only the tables are still to be written of it."""
-    empty = np.zeros((0, 0, 0), np.int32)
-    nothing = np.empty((len(one.volume.channels), 0, 0, 0), np.float32)
-    volume = replace(one.volume, voxels=nothing)
-    judgement = one.judgement and replace(one.judgement, labels=empty)
-    stripped = replace(one.scores.prepared, volume=volume, stack=empty[None].astype(np.float32), body=empty > 0)
-    scores = replace(one.scores, anomaly_map=empty.astype(np.float32), body=empty > 0, prepared=stripped)
-    return replace(one, volume=volume, scores=scores, judgement=judgement, labels=empty)
 
 
 def _write_dicom(out: Path, one: ScoredScan, model: ScanModel, made_by: MadeBy) -> None:

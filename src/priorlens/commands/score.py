@@ -12,6 +12,7 @@ from priorlens.commands.options import (
     Block,
     Group,
     HowComputed,
+    Log,
     Manifest,
     Model,
     Noise,
@@ -19,6 +20,7 @@ from priorlens.commands.options import (
     Overlays,
     Overwrite,
     Page,
+    Part,
     Physics,
     PixelSize,
     PosteriorName,
@@ -64,6 +66,8 @@ def score(
     overwrite: Overwrite = False,
     overlays: Overlays = True,
     page: Page = True,
+    shard: Part = None,
+    log: Log = None,
     threads: Threads = None,
 ) -> None:
     """Say how abnormal new images are, and where.
@@ -104,6 +108,9 @@ def score(
 
     An image that cannot be used has the reason in column error, the others are scored, and the exit code is 7.
 
+    Whatever stops a run, the same command goes on where it was: run.sqlite knows what is done. With another model, or
+    options that change results, it refuses to mix; --overwrite begins anew.
+
     \b
     Examples:
       priorlens score model new/ --out results
@@ -113,7 +120,9 @@ def score(
       priorlens score klip-model new/ --physics ct:views=24 --out results
       priorlens score klip-model kspace.cfl --out results
       priorlens score scan-model patient.nii.gz dicom-folder --out results
+      priorlens score model archive/ --out results --shard 3/8    # on the third of eight machines
     """
+    from priorlens.commands.recording import parse_shard
     from priorlens.commands.score_images import score_images
     from priorlens.commands.score_scans import of_scans, refuse_scans, require_there, score_scans
 
@@ -136,6 +145,8 @@ def score(
             overlays=overlays,
             dicom=dicom,
             page=page,
+            shard=parse_shard(shard),
+            log=log,
         )
         return
     refuse_scans(channels or series, modality, inputs or [])
@@ -158,4 +169,6 @@ def score(
         overwrite=overwrite,
         overlays=overlays,
         page=page,
+        shard=parse_shard(shard),
+        log=log,
     )

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from priorlens.commands.scan_options import Modality, channels_of
+
+if TYPE_CHECKING:
+    from priorlens.commands.recording import Shard
 
 
 def score_scans(
@@ -27,6 +32,8 @@ def score_scans(
     overlays: bool,
     dicom: bool,
     page: bool,
+    shard: Shard,
+    log: Path | None,
 ) -> None:
     """Say how abnormal scans are, and where; see `priorlens.commands.score`."""
     from priorlens.commands.scans_in import with_series
@@ -39,29 +46,38 @@ def score_scans(
 
     from priorlens.commands import scan_scoring
     from priorlens.commands.model_card import write_card
+    from priorlens.commands.recording import WHOLE, begin, complete
     from priorlens.commands.results import report, require_apart
+    from priorlens.commands.scan_results import scan_tables
     from priorlens.commands.scans_in import found_scans, write_left_out
-    from priorlens.outputs import prepare_folder
     from priorlens.scan_model import ScanModel
 
     require_apart(out, [path for path in inputs if path.is_dir()])
     model = ScanModel.load(folder)
     model.choose(rule)
     judge = scan_scoring.judge_of_scans(model, folder, alpha, procedure)
-    prepare_folder(out, overwrite=overwrite)
-    write_left_out(out, left_out)
-    write_card(out, folder, model)
-    failed = scan_scoring.score_scans(
-        out,
-        folder,
-        model,
-        found_scans(scans, left_out),
-        judge=judge,
-        modality=modality,
-        overlays=overlays,
-        dicom=dicom,
-    )
-    report(out, len(scans), failed, page=page, what="scans", left_out=len(left_out))
+    asked: dict[str, object] = {"--channels": channels, "--modality": modality and modality.value, "--group": group}
+    asked |= {"--overlays": overlays, "--dicom": dicom}
+    identity = scan_scoring.scan_identity(model, folder, judge, manifest, asked)
+    with closing(begin(out, identity, overwrite=overwrite, shard=shard, log=log)) as run:
+        write_left_out(out, left_out)
+        write_card(out, folder, model)
+        counts = scan_scoring.score_scans(
+            out,
+            folder,
+            model,
+            found_scans(scans, left_out),
+            judge=judge,
+            modality=modality,
+            overlays=overlays,
+            dicom=dicom,
+            run=run,
+        )
+    failed: int | None = counts.failed
+    if shard != WHOLE:
+        failed = complete(out, identity, shard, scan_tables(judge), lambda run: None)
+    if failed is not None:
+        report(out, len(scans), failed, page=page, what="scans", left_out=len(left_out))
 
 
 def scan_channels(folder: Path) -> list[str] | None:

@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 
 from priorlens.commands import scan_scoring
+from priorlens.commands.doubts import Doubts
+from priorlens.commands.image_results import ImageResults
 from priorlens.commands.model_card import write_card
 from priorlens.commands.options import judge_of
 from priorlens.commands.results import write_scores
@@ -45,7 +47,10 @@ def _score_images(model: Path, alpha: float | None, files: Path, out: Path, tell
         tell(done, len(cases))
 
     tell(0, len(cases))
-    write_scores(out, detector, cases, judge=judge, on_scored=count)
+    doubts = Doubts(judge, detector.provenance_)
+    write_scores(
+        ImageResults(out, detector, judge, patients=False, overlays=True, doubts=doubts), cases, on_scored=count
+    )
 
 
 def _score_scans(model: Path, alpha: float | None, files: Path, out: Path, tell: Tell) -> None:
