@@ -45,6 +45,12 @@ class ImageResults:
         self.out, self.detector, self.judge = out, detector, judge
         self.patients, self.overlays, self.doubts = patients, overlays, doubts
 
+    def into(self, out: Path) -> ImageResults:
+        """The same below another folder."""
+        return ImageResults(
+            out, self.detector, self.judge, patients=self.patients, overlays=self.overlays, doubts=self.doubts
+        )
+
     @property
     def tables(self) -> dict[str, Sequence[str]]:
         """The columns of each table, by the name of its file."""

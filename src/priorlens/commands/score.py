@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from priorlens.commands.options import (
+    Address,
     Alpha,
     Block,
+    Engine,
     Group,
     HowComputed,
     Log,
@@ -28,6 +30,9 @@ from priorlens.commands.options import (
     Results,
     ScoringRule,
     Threads,
+    Where,
+    Workers,
+    cluster_of,
     use_threads,
 )
 from priorlens.commands.scan_options import Channels, DicomOut, ModalityOf, SeriesOf
@@ -68,6 +73,9 @@ def score(
     page: Page = True,
     shard: Part = None,
     log: Log = None,
+    engine: Where = Engine.local,
+    address: Address = None,
+    workers: Workers = None,
     threads: Threads = None,
 ) -> None:
     """Say how abnormal new images are, and where.
@@ -121,6 +129,7 @@ def score(
       priorlens score klip-model kspace.cfl --out results
       priorlens score scan-model patient.nii.gz dicom-folder --out results
       priorlens score model archive/ --out results --shard 3/8    # on the third of eight machines
+      priorlens score model archive/ --out results --engine ray --address auto
     """
     from priorlens.commands.recording import parse_shard
     from priorlens.commands.score_images import score_images
@@ -128,6 +137,7 @@ def score(
 
     require_there(inputs or [])
     use_threads(threads)
+    part, cluster = parse_shard(shard), cluster_of(engine, address, workers)
     if of_scans(model, physics, noise, posterior, recipe, window, block, pixel_size):
         score_scans(
             model,
@@ -145,8 +155,9 @@ def score(
             overlays=overlays,
             dicom=dicom,
             page=page,
-            shard=parse_shard(shard),
+            shard=part,
             log=log,
+            cluster=cluster,
         )
         return
     refuse_scans(channels or series, modality, inputs or [])
@@ -169,6 +180,7 @@ def score(
         overwrite=overwrite,
         overlays=overlays,
         page=page,
-        shard=parse_shard(shard),
+        shard=part,
         log=log,
+        cluster=cluster,
     )

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from priorlens.anodode import AnoDODE
-    from priorlens.commands.recording import Shard
+    from priorlens.commands.image_results import ImageResults
+    from priorlens.commands.image_scoring import ImageScoring
+    from priorlens.commands.ray_engine import Cluster
+    from priorlens.commands.recording import Run, Shard
     from priorlens.datasets import Case
-    from priorlens.klip_model import KLIPModel
+    from priorlens.ledger import Counts, Entry
     from priorlens.scoring import Described, Failed, Scored
-    from priorlens.verdicts import Judge
 
 
 def score_images(
@@ -33,6 +34,7 @@ def score_images(
     page: bool,
     shard: Shard,
     log: Path | None,
+    cluster: Cluster | None = None,
 ) -> None:
     """Say how abnormal images are, and where; see `priorlens.commands.score`.
 
@@ -46,65 +48,44 @@ def score_images(
         raise typer.BadParameter("some inputs are measurements and some are images; score them apart")
 
     # Only now what takes seconds to import: a misspelt path is told at once.
-    from priorlens.commands.doubts import Doubts
-    from priorlens.commands.image_results import ImageResults
+    from priorlens.commands.image_scoring import ImageScoring
     from priorlens.commands.model_card import write_card
-    from priorlens.commands.options import judge_of, set_up
     from priorlens.commands.recording import WHOLE, begin, complete
-    from priorlens.commands.results import finish, report, require_apart, write_scores
-    from priorlens.detectors import load_detector
-    from priorlens.klip_model import KLIPModel
-    from priorlens.scoring import score_cases
+    from priorlens.commands.results import finish, report, require_apart
+    from priorlens.ledger import content_of
 
     require_apart(out, [path for path in inputs if path.is_dir()])
-    detector = load_detector(model)
-    set_up(detector, **setting, simulated=not any(measured))
-    klip = detector if isinstance(detector, KLIPModel) else None
-    if any(measured) and not klip:
-        raise typer.BadParameter("measurements are for models of method klip; give images")
-    judge = judge_of(detector, model, **judged)
-    identity = image_identity(model, detector, judge, group, manifest, overlays)
+    how = ImageScoring(model, out, judged, setting, bool(group or manifest), overlays, any(measured))
+    results = how.results()
+    identity = how.identity(results, **{"--group": group, "--manifest": manifest and content_of(manifest)})
     with closing(begin(out, identity, overwrite=overwrite, shard=shard, log=log)) as run:
-        write_card(out, model, detector)
-        results = ImageResults(
-            out,
-            detector,
-            judge,
-            patients=bool(group or manifest),
-            overlays=overlays,
-            doubts=Doubts(judge, detector.provenance_),
-        )
-        of_measurements = partial(_of_measurements, physics=setting["physics"])
-        counts = write_scores(results, cases, run=run, scored=of_measurements if any(measured) else score_cases)
-    failed: int | None = counts.failed
+        write_card(out, model, results.detector)  # type: ignore[arg-type]
+        failed: int | None = _score(how, results, cases, run, cluster).failed
     if shard != WHOLE:
         failed = complete(out, identity, shard, results.tables, partial(finish, results))
     if failed is not None:
         report(out, len(cases), failed, page=page)
 
 
-def image_identity(
-    model: Path,
-    detector: AnoDODE | KLIPModel,
-    judge: Judge | None,
-    group: str | None,
-    manifest: Path | None,
-    overlays: bool,
-) -> dict[str, Any]:
-    """Whatever changes results: a run of another identity is another run."""
-    from priorlens.calibration import model_hash
-    from priorlens.commands.recording import verdicts_identity
-    from priorlens.detectors import setup_of
-    from priorlens.ledger import content_of
+def _score(
+    how: ImageScoring, results: ImageResults, cases: Sequence[Case], run: Run, cluster: Cluster | None
+) -> Counts:
+    """In this process, or by others of the cluster."""
+    from priorlens.commands.image_scoring import scorer
+    from priorlens.commands.ray_engine import entries_by_ray
+    from priorlens.commands.results import write_entries, write_scores
+    from priorlens.scoring import BATCH, score_cases
 
-    return {
-        "model": model_hash(model),
-        "way of scoring": setup_of(detector),
-        **verdicts_identity(judge),
-        "--group": group,
-        "--manifest": manifest and content_of(manifest),
-        "--overlays": overlays,
-    }
+    if how.measured:
+        return write_scores(results, cases, run=run, scored=partial(_of_measurements, physics=how.setting["physics"]))
+    if cluster is None:
+        return write_scores(results, cases, run=run, scored=score_cases)
+
+    def entries(todo: Sequence[Case]) -> Iterator[Entry]:
+        works = (todo[start : start + BATCH] for start in range(0, len(todo), BATCH))
+        return entries_by_ray(partial(scorer, how), works, cluster)
+
+    return write_entries(results, cases, entries, run)
 
 
 def _of_measurements(detector: Described, cases: Sequence[Case], *, physics: str | None) -> Iterator[Scored | Failed]:
