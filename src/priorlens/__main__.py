@@ -13,7 +13,6 @@ from priorlens.commands.calibrate import calibrate
 from priorlens.commands.combine import combine
 from priorlens.commands.demo import demo
 from priorlens.commands.evaluate import evaluate
-from priorlens.commands.figure import figure
 from priorlens.commands.fit import fit
 from priorlens.commands.inspect import inspect
 from priorlens.commands.monitor import monitor
@@ -88,7 +87,7 @@ def priorlens(
     """
 
 
-for command in (demo, fit, score, evaluate, calibrate, combine, monitor, report, figure, view, inspect):
+for command in (demo, fit, score, evaluate, calibrate, combine, monitor, report, view, inspect):
     app.command()(command)
 
 

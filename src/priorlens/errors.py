@@ -33,9 +33,16 @@ class PriorlensError(Exception):
 
 
 class InputError(PriorlensError):
-    """An image, mask, folder or manifest that cannot be used."""
+    """An image, mask, folder or manifest that cannot be used.
+
+    passing: whether it may be usable another time as it is: not there just now, or not to be read by this user.
+    """
 
     exit_code = 3
+
+    def __init__(self, line: str, *, passing: bool = False) -> None:
+        super().__init__(line)
+        self.passing = passing
 
 
 class ModelError(PriorlensError):

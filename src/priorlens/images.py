@@ -117,16 +117,17 @@ def require_content(path: Path, of_folder: str, what: str) -> None:
         if path.is_dir():
             raise InputError(f"{path}: is a folder, {of_folder}")
         if not path.exists():
-            raise InputError(f"{path}: there is no such file; check the path")
+            raise InputError(f"{path}: there is no such file; check the path", passing=True)
         if not path.is_file():  # reading a pipe or a device might never end
             raise InputError(f"{path}: is not a regular file; copy {what} to one")
         if path.stat().st_size == 0:
             raise InputError(f"{path}: is empty; export it again or leave it out")
         if not os.access(path, os.R_OK):
-            raise InputError(f"{path}: may not be read; change its permissions or leave it out")
+            raise InputError(f"{path}: may not be read; change its permissions or leave it out", passing=True)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{path}: cannot be read ({reason}); check the path and its permissions") from error
+        line = f"{path}: cannot be read ({reason}); check the path and its permissions"
+        raise InputError(line, passing=True) from error
 
 
 def _read_with_pillow(path: Path) -> tuple[Float32[np.ndarray, "channel height width"], float]:

@@ -73,11 +73,13 @@ def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
 
     Cells may hold anything but a carriage return, which Python before 3.13 does not quote.
     """
-    table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, table.getvalue())
+    with atomic_write(path) as file:
+        table = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+        table.flush()
+        table.detach()
 
 
 def write_array(path: Path, array: np.ndarray) -> None:

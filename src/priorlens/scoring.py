@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float32
 from priorlens.datasets import Case
 from priorlens.errors import InputError
 from priorlens.images import Image, read_image, read_mask
+from priorlens.ledger import Stamp, content_of
 from priorlens.scores import HealthyStatistics, Scores
 
 BATCH = 16
@@ -51,19 +52,29 @@ class Described(Detector, Protocol):
 
 @dataclass(frozen=True)
 class Failed:
-    """An image, or its mask, that could not be used; `reason` is one line that names the file and the remedy."""
+    """An image, or its mask, that could not be used; `reason` is one line that names the file and the remedy.
+
+    stamp: of the file when it was read. passing: whether it may be usable another time.
+    """
 
     case: Case
     reason: str
+    stamp: Stamp
+    passing: bool = False
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """An image as stored in its file, and the truth about it where there is a mask."""
+    """An image as stored in its file, and the truth about it where there is a mask.
+
+    stamp, content: of the file when it was read, and its SHA-256.
+    """
 
     case: Case
     image: Image
     mask: Bool[np.ndarray, "height width"] | None
+    stamp: Stamp
+    content: str
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,8 @@ class Scored(Loaded):
             loaded.case,
             loaded.image,
             loaded.mask,
+            loaded.stamp,
+            loaded.content,
             anomaly=float(scores.anomaly[index]),
             anomaly_map=scores.anomaly_map[index],
             nfe=scores.nfe,
@@ -107,13 +120,18 @@ def score_cases(detector: Detector, cases: Iterable[Case]) -> Iterator[Scored | 
 
 
 def read_case(case: Case) -> Loaded | Failed:
-    """The image of a case and its mask, if it has one."""
+    """The image of a case and its mask, if it has one. A file that changes meanwhile is neither old nor new."""
+    stamp = Stamp.of([case.path])
     try:
         image = read_image(case.path)
         _, height, width = image.pixels.shape
-        return Loaded(case, image, read_mask(case.mask, (height, width)) if case.mask else None)
+        mask = read_mask(case.mask, (height, width)) if case.mask else None
+        loaded = Loaded(case, image, mask, stamp, content_of(case.path))
     except InputError as error:
-        return Failed(case, str(error))
+        return Failed(case, str(error), stamp, error.passing)
+    if Stamp.of([case.path]) != stamp:
+        return Failed(case, f"{case.path}: was changed while it was read; score again", stamp, True)
+    return loaded
 
 
 def _batches(cases: Iterable[Case]) -> Iterator[list[Loaded | Failed]]:
@@ -148,7 +166,7 @@ def _score(detector: Detector, batch: Sequence[Loaded]) -> list[Scored | Failed]
         scores = detector.score([one.image for one in batch])
     except InputError as error:
         if len(batch) == 1:
-            return [Failed(batch[0].case, str(error))]
+            return [Failed(batch[0].case, str(error), batch[0].stamp)]
         middle = len(batch) // 2
         return _score(detector, batch[:middle]) + _score(detector, batch[middle:])
     seconds = (time.perf_counter() - start) / len(batch)

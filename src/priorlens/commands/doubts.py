@@ -2,42 +2,49 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 from priorlens.calibrating import require_size
 from priorlens.commands.terminal import warn
 from priorlens.errors import InputError
 from priorlens.provenance import Provenance, image_fingerprint
 from priorlens.scoring import Scored
-from priorlens.verdicts import Judge, Judgement, met_before
+from priorlens.verdicts import Judge, met_before
+
+DOUBTS = "doubts"
+"""A table of the ledger that is not written: which doubt, and of which file."""
+
+_WHY = {
+    "met": "the model was fitted to or calibrated on it",
+    "size": "is more than twice as large or small as the images that the model was fitted to",
+}
 
 
 class Doubts:
-    """Told of every image that is judged; warns of all together in the end."""
+    """Looks at every image that is judged."""
 
     def __init__(self, judge: Judge | None, fitted: Provenance) -> None:
         self._fitted = fitted
         self._known = met_before(judge, fitted)
-        self._met: list[Path] = []
-        self._sizes: list[Path] = []
 
-    def add(self, scored: Scored, judgement: Judgement | None) -> None:
-        """Look at one image."""
-        if judgement is None:
-            return
+    def of(self, scored: Scored) -> list[tuple[str, str]]:
+        """Lines of `DOUBTS` about one image."""
+        file, found = scored.case.path.as_posix(), []
         if image_fingerprint(scored.image) in self._known:
-            self._met.append(scored.case.path)
+            found.append(("met", file))
         try:
             require_size(scored.image, self._fitted.sides)
         except InputError:
-            self._sizes.append(scored.case.path)
+            found.append(("size", file))
+        return found
 
-    def tell(self) -> None:
-        """A line for each kind of doubt that there is."""
-        for paths, why in (
-            (self._met, "the model was fitted to or calibrated on it"),
-            (self._sizes, "is more than twice as large or small as the images that the model was fitted to"),
-        ):
-            if paths:
-                others = f" and {len(paths) - 1} others" if len(paths) > 1 else ""
-                warn(f"{paths[0]}{others}: {why}; its p-value means nothing")
+
+def tell(lines: Iterable[Sequence[str]]) -> None:
+    """A warning for each kind of doubt that there is."""
+    files: dict[str, list[str]] = {kind: [] for kind in _WHY}
+    for kind, file in lines:
+        files[kind].append(file)
+    for kind, found in files.items():
+        if found:
+            others = f" and {len(found) - 1} others" if len(found) > 1 else ""
+            warn(f"{found[0]}{others}: {_WHY[kind]}; its p-value means nothing")

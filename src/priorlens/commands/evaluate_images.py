@@ -32,6 +32,7 @@ def evaluate_images(
 
     # Only now what takes seconds to import: a mask that does not fit is told at once.
     from priorlens import evaluation
+    from priorlens.commands.image_results import ImageResults
     from priorlens.commands.model_card import write_card
     from priorlens.commands.options import judge_of, set_up
     from priorlens.commands.results import report, require_apart, write_scores
@@ -54,9 +55,8 @@ def evaluate_images(
         verdicts.add(scored)
 
     patients = bool(run.group or run.manifest)
-    failed = write_scores(
-        out, detector, cases, judge=judge, patients=patients, overlays=run.overlays, on_scored=on_scored
-    )
+    results = ImageResults(out, detector, judge, patients=patients, overlays=run.overlays)
+    failed = write_scores(results, cases, on_scored=on_scored).failed
     metrics = evaluation.evaluate(outcomes, bootstrap=run.bootstrap)
     facts = {"rule": detector.rule, "images_failed": failed, **_measured(detector), **verdicts.figures(run.bootstrap)}
     facts |= {"planted": True} if run.planted or (dataset / "planted").is_file() else {}

@@ -40,21 +40,18 @@ def evaluate_scans(
     found = labelled_scans(dataset, channels=names, unnamed=channels is None, group=run.group, manifest=run.manifest)
     scans, left_out = with_series(*found, series)
 
-    from priorlens.commands import scan_scoring
     from priorlens.commands.model_card import write_card
     from priorlens.commands.results import report, require_apart
+    from priorlens.commands.scan_scoring import ScanScoring, score_scans
     from priorlens.commands.scans_in import found_scans, write_left_out
     from priorlens.errors import InputError
     from priorlens.outputs import prepare_folder
-    from priorlens.scan_model import ScanModel
 
     require_apart(out, [dataset])
-    model = ScanModel.load(folder)
-    model.choose(rule)
-    judge = scan_scoring.judge_of_scans(model, folder, alpha, procedure)
+    results = ScanScoring(folder, out, rule, alpha, procedure, modality, run.overlays, dicom, with_truth=True).results()
     prepare_folder(out, overwrite=run.overwrite)
     write_left_out(out, left_out)
-    write_card(out, folder, model)
+    write_card(out, folder, results.model)
     outcomes: list[ScanOutcome] = []
     met: list[str] = []
 
@@ -64,21 +61,10 @@ def evaluate_scans(
         else:
             outcomes.append(_outcome(scored, truth))
 
-    failed = scan_scoring.score_scans(
-        out,
-        folder,
-        model,
-        found_scans(scans, left_out),
-        judge=judge,
-        modality=modality,
-        overlays=run.overlays,
-        dicom=dicom,
-        with_truth=True,
-        on_scan=on_scan,
-    )
+    failed = score_scans(results, found_scans(scans, left_out), on_scan=on_scan).failed
     if not outcomes:
         raise InputError(f"{dataset}: holds no scan that can be used and is new to the model; give others")
-    facts = {"rule": model.detector.rule, "scans_failed": failed, "scans_left_out": len(met)}
+    facts = {"rule": results.model.detector.rule, "scans_failed": failed, "scans_left_out": len(met)}
     facts |= {"planted": True} if run.planted or (dataset / "planted").is_file() else {}
     _write_metrics(out, outcomes, facts, run.bootstrap)
     report(out, len(scans), failed, page=run.page, what="scans", left_out=len(left_out))

@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from priorlens.anodode import AnoDODE
+    from priorlens.commands.ray_engine import Cluster
     from priorlens.klip_model import KLIPModel
     from priorlens.verdicts import Judge
 
@@ -156,6 +157,46 @@ PixelSize = Annotated[
         "--pixel-size", metavar="MM", help="Side of a pixel, for regions in millimetres. Default: told in pixels."
     ),
 ]
+
+
+class Engine(StrEnum):
+    """Who scores."""
+
+    local = "local"
+    ray = "ray"
+
+
+Where = Annotated[
+    Engine,
+    typer.Option(
+        "--engine",
+        help="local: this process. ray: a pool of processes, here or on a cluster, each of which holds the model; "
+        "needs the extra ray, and a folder --out that all of them reach.",
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address", metavar="ADDRESS", help="ray: of a running cluster, or auto. Default: one on this machine."
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, metavar="N", help="ray: processes that hold the model. Default: one a processor."),
+]
+Part = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Do only the I-th of N parts of the inputs, for array jobs: all with the same --out, which the last to "
+        "end completes.",
+    ),
+]
+Log = Annotated[
+    Path | None,
+    typer.Option("--log", metavar="FILE", help="Append a line of JSON for every input: done, or failed and why."),
+]
 Results = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results; made if missing.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Write into --out although it is not empty, over what has the same names.")
@@ -194,6 +235,17 @@ def use_threads(threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+def cluster_of(engine: Engine, address: str | None, workers: int | None) -> Cluster | None:
+    """Where Ray scores; None where it does not. Raises BadParameter."""
+    from priorlens.commands.ray_engine import Cluster
+
+    if engine is Engine.ray:
+        return Cluster(address, workers)
+    if address is not None or workers is not None:
+        raise typer.BadParameter("--address and --workers are for --engine ray; leave them out, or add it")
+    return None
 
 
 def set_up(

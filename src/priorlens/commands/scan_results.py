@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int
 
-from priorlens.commands.results import MAPS, OVERLAYS
+from priorlens.commands.image_results import MAPS, OVERLAYS
 from priorlens.conformal import verdict_of
 from priorlens.layers import IMAGES, SEGMENTATIONS, TRUTH
-from priorlens.outputs import prepare_folder, write_rows
+from priorlens.ledger import Entry, Stamp
+from priorlens.outputs import prepare_folder
 from priorlens.pictures import Called, overlay
 from priorlens.regions import Region
 from priorlens.result_folder import SCORES
@@ -56,37 +57,38 @@ class FailedScan:
 
     scan: Scan
     reason: str
+    passing: bool = False
 
 
-def write_tables(out: Path, results: Sequence[ScoredScan | FailedScan], judge: Judge | None) -> None:
-    """A line a scan in `scores.csv`, a line a slice in `slices.csv`, a line a region in `regions.csv`."""
+def scan_tables(judge: Judge | None) -> dict[str, Sequence[str]]:
+    """The columns of each table, by the name of its file."""
+    header = ["file", "name", "patient", "anomaly", *_said(judge), "regions", "slices", "highest_slice", "highest_mm"]
+    region = ["file", "name", "region", "unit", "centre_x", "centre_y", "centre_z", "size", "peak", "mean", "q_value"]
+    return {
+        SCORES: [*header, "nfe", "seconds", "error"],
+        SLICES: ["file", "name", "slice", "height_mm", "anomaly"],
+        REGIONS: region,
+    }
+
+
+def scan_entry(one: ScoredScan | FailedScan, judge: Judge | None, stamp: Stamp) -> Entry:
+    """The lines of a scan: one of scores, one a slice, one a region."""
+    rows: dict[str, list[list[str]]] = {SCORES: [_row(one, judge)]}
+    if isinstance(one, FailedScan):
+        return Entry(one.scan.name, rows, stamp, one.reason, one.passing)
+    for table, lines in {SLICES: _slices(one), REGIONS: _regions(one)}.items():
+        rows[table] = [[str(cell) for cell in line] for line in lines]
+    return Entry(one.scan.name, rows, stamp, content=one.volume.fingerprint)
+
+
+def _said(judge: Judge | None) -> list[str]:
+    """Columns that a calibration adds."""
+    return ["p_value", *(["verdict"] if judge.alpha is not None else [])] if judge else []
+
+
+def _row(one: ScoredScan | FailedScan, judge: Judge | None) -> list[str]:
+    case, said = [one.scan.path.as_posix(), one.scan.name, one.scan.group], _said(judge)
     alpha = judge.alpha if judge else None
-    said = ["p_value"] if judge else []
-    said += ["verdict"] if alpha is not None else []
-    header = [
-        "file",
-        "name",
-        "patient",
-        "anomaly",
-        *said,
-        "regions",
-        "slices",
-        "highest_slice",
-        "highest_mm",
-        "nfe",
-        "seconds",
-    ]
-    write_rows(out / SCORES, [*header, "error"], [_row(one, said, alpha) for one in results])
-    scored = [one for one in results if isinstance(one, ScoredScan)]
-    lines = (line for one in scored for line in _slices(one))
-    write_rows(out / SLICES, ["file", "name", "slice", "height_mm", "anomaly"], lines)
-    regions = (line for one in scored for line in _regions(one))
-    columns = ["file", "name", "region", "unit", "centre_x", "centre_y", "centre_z", "size", "peak", "mean", "q_value"]
-    write_rows(out / REGIONS, columns, regions)
-
-
-def _row(one: ScoredScan | FailedScan, said: Sequence[str], alpha: float | None) -> list[str]:
-    case = [one.scan.path.as_posix(), one.scan.name, one.scan.group]
     if isinstance(one, FailedScan):
         return [*case, "", *[""] * len(said), *[""] * 6, one.reason]
     scores, judgement = one.scores, one.judgement

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,10 @@ from jaxtyping import Bool
 
 from priorlens.calibrating import fitted_to
 from priorlens.calibration import calibrated_setups, model_hash, read_calibration
-from priorlens.commands.results import MAPS, OVERLAYS, remove_results
+from priorlens.commands.image_results import MAPS, OVERLAYS
+from priorlens.commands.ray_engine import Cluster, entries_by_ray
+from priorlens.commands.recording import Run, record, verdicts_identity
+from priorlens.commands.results import remove_results
 from priorlens.commands.scan_options import Modality
 from priorlens.commands.scan_results import (
     DICOM,
@@ -22,14 +26,16 @@ from priorlens.commands.scan_results import (
     SMALLEST,
     FailedScan,
     ScoredScan,
+    scan_entry,
+    scan_tables,
     write_images,
-    write_tables,
 )
 from priorlens.commands.scans_in import read_as
-from priorlens.commands.terminal import progress_bar, warn
+from priorlens.commands.terminal import warn
 from priorlens.commands.verdict_files import VERDICT_FILES, write_basis
 from priorlens.errors import InputError, OutputError
 from priorlens.layers import LAYERS
+from priorlens.ledger import Counts, Entry, Stamp
 from priorlens.outputs import prepare_folder
 from priorlens.provenance import patient_fingerprint
 from priorlens.regions import regions_above
@@ -70,54 +76,114 @@ def judge_of_scans(model: ScanModel, folder: Path, alpha: float | None, procedur
         raise InputError(f"{folder}: {error}") from None
 
 
+@dataclass(frozen=True)
+class ScanScoring:
+    """How scans are to be scored, as plain facts: from them any process can make the same results.
+
+    with_truth: whether masks are read, for `on_scan` and the pictures.
+    """
+
+    model: Path
+    out: Path
+    rule: str | None = None
+    alpha: float | None = None
+    procedure: str | None = None
+    modality: Modality | None = None
+    overlays: bool = True
+    dicom: bool = True
+    with_truth: bool = False
+
+    def results(self) -> ScanResults:
+        """The model, read and set up. Raises ModelError; InputError for verdicts that cannot be given."""
+        model = ScanModel.load(self.model)
+        model.choose(self.rule)
+        return ScanResults(self, model, judge_of_scans(model, self.model, self.alpha, self.procedure))
+
+    def identity(self, results: ScanResults, **asked: object) -> dict[str, object]:
+        """Whatever changes results: a run of another identity is another run. asked: what scans are, by option."""
+        return {
+            "model": model_hash(self.model),
+            "way of scoring": setup_of_scans(results.model),
+            **verdicts_identity(results.judge),
+            "--modality": self.modality and self.modality.value,
+            "--overlays": self.overlays,
+            "--dicom": self.dicom,
+            **asked,
+        }
+
+
+@dataclass(frozen=True)
+class ScanResults:
+    """What scores scans, and writes what is said of each."""
+
+    how: ScanScoring
+    model: ScanModel
+    judge: Judge | None
+
+    @property
+    def tables(self) -> dict[str, Sequence[str]]:
+        return scan_tables(self.judge)
+
+    @cached_property
+    def made_by(self) -> MadeBy:
+        folder = self.how.model
+        return MadeBy(self.model.describe()["method"], folder.resolve().name, model_hash(folder), self.model.unit_)
+
+    def entry(
+        self,
+        scan: Scan,
+        stamp: Stamp,
+        on_scan: OnScan = lambda scored, truth: None,
+        on_slices: OnSlices = lambda done, total: None,
+    ) -> Entry:
+        """Score a scan and write its files; its lines. Raises OutputError."""
+        how, judge = self.how, self.judge
+        try:
+            scored = _scored(self.model, scan, judge, how.modality, on_slices)
+            truth = read_lesions(scan, scored.volume) if how.with_truth and scan.mask else None
+        except InputError as error:
+            return scan_entry(FailedScan(scan, str(error), error.passing), judge, stamp)
+        write_images(how.out, scored, self.model.healthy_, judge, truth, overlays=how.overlays)
+        if how.dicom:
+            _write_dicom(how.out, scored, self.model, self.made_by)
+        on_scan(scored, truth)
+        return scan_entry(scored, judge, stamp)
+
+
+def scan_scorer(how: ScanScoring) -> Callable[[tuple[Scan, Stamp]], list[Entry]]:
+    """What scores a scan in a process of its own."""
+    results = how.results()
+    return lambda work: [results.entry(*work)]
+
+
 def score_scans(
-    out: Path,
-    folder: Path,
-    model: ScanModel,
+    results: ScanResults,
     scans: Sequence[Scan],
     *,
-    judge: Judge | None,
-    modality: Modality | None,
-    overlays: bool,
-    dicom: bool,
-    with_truth: bool = False,
+    run: Run | None = None,
+    cluster: Cluster | None = None,
     on_scan: OnScan = lambda scored, truth: None,
     on_slices: OnSlices = lambda done, total: None,
-) -> int:
-    """Score `scans` of the model in `folder` into `out`, and tell `on_scan` of each; how many could not be used.
+) -> Counts:
+    """Score `scans`, and tell `on_scan` of each; how many could be used, and not.
 
-    on_slices: is told of each scan how many of its slices are done.
+    run: one that can be gone on with; what it has is not scored again, and not told. cluster: where to score, if not in
+    this process; then nobody is told. on_slices: is told of each scan how many of its slices are done.
 
-    Those are named on stderr and in the table. Whatever stops it, Ctrl-C included, the tables of what was done are
-    written. Raises OutputError.
+    Those that cannot be used are named on stderr and in the table. Whatever stops it, Ctrl-C included, the tables of
+    what was done are written. Raises OutputError.
     """
-    _remove_earlier(out, scans)
-    made_by = MadeBy(model.describe()["method"], folder.resolve().name, model_hash(folder), model.unit_)
-    results: list[ScoredScan | FailedScan] = []
-    try:
-        with progress_bar("scoring scans", len(scans)) as advance:
-            for scan in scans:
-                try:
-                    scored = _scored(model, scan, judge, modality, on_slices)
-                    truth = read_lesions(scan, scored.volume) if with_truth and scan.mask else None
-                except InputError as error:
-                    warn(str(error))
-                    results.append(FailedScan(scan, str(error)))
-                else:
-                    write_images(out, scored, model.healthy_, judge, truth, overlays=overlays)
-                    if dicom:
-                        _write_dicom(out, scored, model, made_by)
-                    on_scan(scored, truth)
-                    results.append(_light(scored))
-                advance()
-    except KeyboardInterrupt:
-        done = f"{out / SCORES}: stopped after {len(results)} of {len(scans)} scans"
-        raise KeyboardInterrupt(f"{done}; add --overwrite to score them all") from None
-    finally:
-        write_tables(out, results, judge)
-        if judge:
-            write_basis(out, judge)
-    return sum(isinstance(one, FailedScan) for one in results)
+    run, out = run or Run.in_memory(), results.how.out
+    inputs, todo = run.todo((scan.name, scan.path, scan.files) for scan in scans)
+    works = [(scans[one.position], one.stamp) for one in todo]
+    _remove_earlier(out, [scan for scan, _ in works])
+    if results.judge:
+        write_basis(out, results.judge)
+    entries: Iterator[Entry] = (results.entry(*work, on_scan, on_slices) for work in works)
+    if cluster is not None:
+        entries = entries_by_ray(partial(scan_scorer, results.how), works, cluster)
+    record(out, run, entries, results.tables, total=len(inputs), what="scans")
+    return run.own.counts
 
 
 def _scored(
@@ -149,17 +215,6 @@ def _met(model: ScanModel, judge: Judge | None, scan: Scan, volume: Volume, scor
     if calibration and (volume.fingerprint in calibration.images or patient in calibration.patients):
         return "the model was calibrated on this patient"
     return ""
-
-
-def _light(one: ScoredScan) -> ScoredScan:
-    """Without what takes memory: only the tables are still to be written of it."""
-    empty = np.zeros((0, 0, 0), np.int32)
-    nothing = np.empty((len(one.volume.channels), 0, 0, 0), np.float32)
-    volume = replace(one.volume, voxels=nothing)
-    judgement = one.judgement and replace(one.judgement, labels=empty)
-    stripped = replace(one.scores.prepared, volume=volume, stack=empty[None].astype(np.float32), body=empty > 0)
-    scores = replace(one.scores, anomaly_map=empty.astype(np.float32), body=empty > 0, prepared=stripped)
-    return replace(one, volume=volume, scores=scores, judgement=judgement, labels=empty)
 
 
 def _write_dicom(out: Path, one: ScoredScan, model: ScanModel, made_by: MadeBy) -> None:

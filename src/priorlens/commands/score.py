@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from priorlens.commands.options import (
+    Address,
     Alpha,
     Block,
+    Engine,
     Group,
     HowComputed,
+    Log,
     Manifest,
     Model,
     Noise,
@@ -19,6 +22,7 @@ from priorlens.commands.options import (
     Overlays,
     Overwrite,
     Page,
+    Part,
     Physics,
     PixelSize,
     PosteriorName,
@@ -26,6 +30,9 @@ from priorlens.commands.options import (
     Results,
     ScoringRule,
     Threads,
+    Where,
+    Workers,
+    cluster_of,
     use_threads,
 )
 from priorlens.commands.scan_options import Channels, DicomOut, ModalityOf, SeriesOf
@@ -64,6 +71,11 @@ def score(
     overwrite: Overwrite = False,
     overlays: Overlays = True,
     page: Page = True,
+    shard: Part = None,
+    log: Log = None,
+    engine: Where = Engine.local,
+    address: Address = None,
+    workers: Workers = None,
     threads: Threads = None,
 ) -> None:
     """Say how abnormal new images are, and where.
@@ -104,6 +116,9 @@ def score(
 
     An image that cannot be used has the reason in column error, the others are scored, and the exit code is 7.
 
+    Whatever stops a run, the same command goes on where it was: run.sqlite knows what is done. With another model, or
+    options that change results, it refuses to mix; --overwrite begins anew.
+
     \b
     Examples:
       priorlens score model new/ --out results
@@ -113,12 +128,16 @@ def score(
       priorlens score klip-model new/ --physics ct:views=24 --out results
       priorlens score klip-model kspace.cfl --out results
       priorlens score scan-model patient.nii.gz dicom-folder --out results
+      priorlens score model archive/ --out results --shard 3/8    # on the third of eight machines
+      priorlens score model archive/ --out results --engine ray --address auto
     """
+    from priorlens.commands.recording import parse_shard
     from priorlens.commands.score_images import score_images
     from priorlens.commands.score_scans import of_scans, refuse_scans, require_there, score_scans
 
     require_there(inputs or [])
     use_threads(threads)
+    part, cluster = parse_shard(shard), cluster_of(engine, address, workers)
     if of_scans(model, physics, noise, posterior, recipe, window, block, pixel_size):
         score_scans(
             model,
@@ -136,6 +155,9 @@ def score(
             overlays=overlays,
             dicom=dicom,
             page=page,
+            shard=part,
+            log=log,
+            cluster=cluster,
         )
         return
     refuse_scans(channels or series, modality, inputs or [])
@@ -158,4 +180,7 @@ def score(
         overwrite=overwrite,
         overlays=overlays,
         page=page,
+        shard=part,
+        log=log,
+        cluster=cluster,
     )

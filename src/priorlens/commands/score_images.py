@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from priorlens.commands.image_results import ImageResults
+    from priorlens.commands.image_scoring import ImageScoring
+    from priorlens.commands.ray_engine import Cluster
+    from priorlens.commands.recording import Run, Shard
     from priorlens.datasets import Case
-    from priorlens.klip_model import KLIPModel
-    from priorlens.scoring import Failed, Scored
+    from priorlens.ledger import Counts, Entry
+    from priorlens.scoring import Described, Failed, Scored
 
 
 def score_images(
@@ -26,6 +32,9 @@ def score_images(
     overwrite: bool,
     overlays: bool,
     page: bool,
+    shard: Shard,
+    log: Path | None,
+    cluster: Cluster | None = None,
 ) -> None:
     """Say how abnormal images are, and where; see `priorlens.commands.score`.
 
@@ -39,55 +48,67 @@ def score_images(
         raise typer.BadParameter("some inputs are measurements and some are images; score them apart")
 
     # Only now what takes seconds to import: a misspelt path is told at once.
-    from priorlens.commands.doubts import Doubts
+    from priorlens.commands.image_scoring import ImageScoring
     from priorlens.commands.model_card import write_card
-    from priorlens.commands.options import judge_of, set_up
-    from priorlens.commands.results import report, require_apart, write_scores
-    from priorlens.detectors import load_detector
-    from priorlens.klip_model import KLIPModel
-    from priorlens.outputs import prepare_folder
+    from priorlens.commands.recording import WHOLE, begin, complete
+    from priorlens.commands.results import finish, report, require_apart
+    from priorlens.ledger import content_of
 
     require_apart(out, [path for path in inputs if path.is_dir()])
-    detector = load_detector(model)
-    set_up(detector, **setting, simulated=not any(measured))
-    klip = detector if isinstance(detector, KLIPModel) else None
-    if any(measured) and not klip:
-        raise typer.BadParameter("measurements are for models of method klip; give images")
-    results = _of_measurements(klip, cases, setting["physics"]) if klip and any(measured) else None
-    judge = judge_of(detector, model, **judged)
-    prepare_folder(out, overwrite=overwrite)
-    write_card(out, model, detector)
-    doubts = Doubts(judge, detector.provenance_)
-    failed = write_scores(
-        out,
-        detector,
-        cases,
-        judge=judge,
-        patients=bool(group or manifest),
-        results=results,
-        overlays=overlays,
-        on_scored=doubts.add,
-    )
-    doubts.tell()
-    report(out, len(cases), failed, page=page)
+    how = ImageScoring(model, out, judged, setting, bool(group or manifest), overlays, any(measured))
+    results = how.results()
+    identity = how.identity(results, **{"--group": group, "--manifest": manifest and content_of(manifest)})
+    with closing(begin(out, identity, overwrite=overwrite, shard=shard, log=log)) as run:
+        write_card(out, model, results.detector)  # type: ignore[arg-type]
+        failed: int | None = _score(how, results, cases, run, cluster).failed
+    if shard != WHOLE:
+        failed = complete(out, identity, shard, results.tables, partial(finish, results))
+    if failed is not None:
+        report(out, len(cases), failed, page=page)
 
 
-def _of_measurements(detector: KLIPModel, cases: Sequence[Case], physics: str | None) -> Iterator[Scored | Failed]:
+def _score(
+    how: ImageScoring, results: ImageResults, cases: Sequence[Case], run: Run, cluster: Cluster | None
+) -> Counts:
+    """In this process, or by others of the cluster."""
+    from priorlens.commands.image_scoring import scorer
+    from priorlens.commands.ray_engine import entries_by_ray
+    from priorlens.commands.results import write_entries, write_scores
+    from priorlens.scoring import BATCH, score_cases
+
+    if how.measured:
+        return write_scores(results, cases, run=run, scored=partial(_of_measurements, physics=how.setting["physics"]))
+    if cluster is None:
+        return write_scores(results, cases, run=run, scored=score_cases)
+
+    def entries(todo: Sequence[Case]) -> Iterator[Entry]:
+        works = (todo[start : start + BATCH] for start in range(0, len(todo), BATCH))
+        return entries_by_ray(partial(scorer, how), works, cluster)
+
+    return write_entries(results, cases, entries, run)
+
+
+def _of_measurements(detector: Described, cases: Sequence[Case], *, physics: str | None) -> Iterator[Scored | Failed]:
     """What the detector says of real measurements, one after the other."""
     import time
 
     from priorlens.errors import InputError, WeightsError
+    from priorlens.klip_model import KLIPModel
+    from priorlens.ledger import Stamp, content_of
     from priorlens.measurement.files import read_measurement
     from priorlens.measurement.physics import parse
     from priorlens.scoring import Failed, Loaded, Scored
 
+    assert isinstance(detector, KLIPModel)
     size = detector.preparation_.size
     for case in cases:
+        stamp = Stamp.of([case.path])
         try:
             measurement = read_measurement(case.path, parse(physics) if physics else None, (size, size))
             start = time.perf_counter()
             image, scores = detector.score_measurement(measurement)
         except (InputError, WeightsError) as error:
-            yield Failed(case, str(error))
+            yield Failed(case, str(error), stamp, getattr(error, "passing", False))
             continue
-        yield Scored.of(Loaded(case, image, None), scores, 0, time.perf_counter() - start)
+        loaded = Loaded(case, image, None, stamp, content_of(case.path))
+        yield Scored.of(loaded, scores, 0, time.perf_counter() - start)

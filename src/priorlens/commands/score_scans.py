@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from priorlens.commands.scan_options import Modality, channels_of
+
+if TYPE_CHECKING:
+    from priorlens.commands.ray_engine import Cluster
+    from priorlens.commands.recording import Shard
 
 
 def score_scans(
@@ -27,6 +33,9 @@ def score_scans(
     overlays: bool,
     dicom: bool,
     page: bool,
+    shard: Shard,
+    log: Path | None,
+    cluster: Cluster | None,
 ) -> None:
     """Say how abnormal scans are, and where; see `priorlens.commands.score`."""
     from priorlens.commands.scans_in import with_series
@@ -37,31 +46,28 @@ def score_scans(
         *find_scans(list(inputs), channels=names, unnamed=channels is None, group=group, manifest=manifest), series
     )
 
-    from priorlens.commands import scan_scoring
     from priorlens.commands.model_card import write_card
+    from priorlens.commands.recording import WHOLE, begin, complete
     from priorlens.commands.results import report, require_apart
+    from priorlens.commands.scan_scoring import ScanScoring
+    from priorlens.commands.scan_scoring import score_scans as score_all
     from priorlens.commands.scans_in import found_scans, write_left_out
-    from priorlens.outputs import prepare_folder
-    from priorlens.scan_model import ScanModel
+    from priorlens.ledger import content_of
 
     require_apart(out, [path for path in inputs if path.is_dir()])
-    model = ScanModel.load(folder)
-    model.choose(rule)
-    judge = scan_scoring.judge_of_scans(model, folder, alpha, procedure)
-    prepare_folder(out, overwrite=overwrite)
-    write_left_out(out, left_out)
-    write_card(out, folder, model)
-    failed = scan_scoring.score_scans(
-        out,
-        folder,
-        model,
-        found_scans(scans, left_out),
-        judge=judge,
-        modality=modality,
-        overlays=overlays,
-        dicom=dicom,
-    )
-    report(out, len(scans), failed, page=page, what="scans", left_out=len(left_out))
+    how = ScanScoring(folder, out, rule, alpha, procedure, modality, overlays, dicom)
+    results = how.results()
+    asked = {"--channels": channels, "--group": group, "--manifest": manifest and content_of(manifest)}
+    identity = how.identity(results, **asked)
+    with closing(begin(out, identity, overwrite=overwrite, shard=shard, log=log)) as run:
+        write_left_out(out, left_out)
+        write_card(out, folder, results.model)
+        counts = score_all(results, found_scans(scans, left_out), run=run, cluster=cluster)
+    failed: int | None = counts.failed
+    if shard != WHOLE:
+        failed = complete(out, identity, shard, results.tables, lambda run: None)
+    if failed is not None:
+        report(out, len(scans), failed, page=page, what="scans", left_out=len(left_out))
 
 
 def scan_channels(folder: Path) -> list[str] | None:

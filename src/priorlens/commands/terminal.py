@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -18,6 +19,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
+_MINUTE = 60.0
 
 STDERR = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
@@ -41,6 +44,34 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[], None]]:
     with _bar(MofNCompleteColumn(), what=what) as bar:
         task = bar.add_task("", total=total)
         yield lambda: bar.advance(task)
+
+
+@contextmanager
+def scoring_bar(what: str, total: int, before: int) -> Iterator[Callable[[int], None]]:
+    """A bar with counts, rate and the time that remains; call what it gives after each input, with how many failed.
+
+    before: inputs that were done by an earlier run. Without a terminal there is a line a minute.
+    """
+    start = told = time.monotonic()
+    done = before
+    columns = (MofNCompleteColumn(), TextColumn("{task.fields[failed]} failed"), TextColumn("{task.fields[rate]}"))
+    with _bar(*columns, what=what) as bar:
+        task = bar.add_task("", total=total, completed=before, failed=0, rate="")
+
+        def advance(failed: int) -> None:
+            nonlocal done, told
+            done += 1
+            now = time.monotonic()
+            rate = (done - before) / max(now - start, 1e-9)
+            bar.update(task, completed=done, failed=failed, rate=f"{rate:.3g} a second")
+            if not STDERR.is_terminal and now - told > _MINUTE:
+                left = (total - done) / rate / _MINUTE
+                STDERR.print(
+                    f"{what}: {done} of {total}, {failed} failed, {rate:.3g} a second, {left:.0f} minutes left"
+                )
+                told = now
+
+        yield advance
 
 
 @contextmanager

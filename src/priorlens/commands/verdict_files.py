@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,32 +11,13 @@ import numpy as np
 from priorlens.calibration import Calibration
 from priorlens.commands.terminal import warn
 from priorlens.conformal import verdict_of
-from priorlens.datasets import Case
 from priorlens.outputs import write_json, write_rows
+from priorlens.regions import Region
 from priorlens.result_folder import CALIBRATION, SCHEMA, VERDICTS
-from priorlens.verdicts import Judge, Judgement
+from priorlens.verdicts import Judge
 
 REGIONS, PATIENTS = "regions.csv", "patients.csv"
 VERDICT_FILES = (VERDICTS, REGIONS, PATIENTS, CALIBRATION)
-
-
-@dataclass(frozen=True)
-class Judged:
-    """An image, its anomaly, and what is said of it."""
-
-    case: Case
-    anomaly: float
-    judgement: Judgement
-
-
-def write_verdicts(out: Path, judge: Judge, judged: Sequence[Judged], patients: Sequence[str]) -> None:
-    """`VERDICT_FILES`: regions where the judge has an alpha, `patients` where they are known. Raises OutputError."""
-    write_basis(out, judge)
-    if judge.alpha is not None:
-        centre = ("row", "column") if judge.affine is None else "xyz"[: len(judge.affine) - 1]
-        _write_regions(out / REGIONS, judged, [f"centre_{axis}" for axis in centre])
-    if patients:
-        _write_patients(out / PATIENTS, judge, judged, patients)
 
 
 def write_basis(out: Path, judge: Judge) -> None:
@@ -64,24 +45,31 @@ def _write_calibration(path: Path, calibration: Calibration) -> None:
     write_rows(path, ["image", "patient", *columns], rows)
 
 
-def _write_regions(path: Path, judged: Sequence[Judged], names: Sequence[str]) -> None:
-    rows: list[Sequence[object]] = []
-    for one in judged:
-        for number, region in enumerate(one.judgement.regions, 1):
-            centre = [f"{value:.2f}" for value in region.centre]
-            figures = [f"{value:.6g}" for value in (region.size, region.peak, region.mean, region.q_value)]
-            rows.append([one.case.path.as_posix(), number, region.unit, *centre, *figures])
-    write_rows(path, ["file", "region", "unit", *names, "size", "peak", "mean", "q_value"], rows)
+def region_columns(judge: Judge) -> list[str]:
+    """Of the table of regions."""
+    centre = ("row", "column") if judge.affine is None else "xyz"[: len(judge.affine) - 1]
+    return ["file", "region", "unit", *(f"centre_{axis}" for axis in centre), "size", "peak", "mean", "q_value"]
 
 
-def _write_patients(path: Path, judge: Judge, judged: Sequence[Judged], patients: Sequence[str]) -> None:
-    """The highest anomaly of each patient, in the order of their first images.
+def region_rows(file: str, regions: Sequence[Region]) -> list[list[object]]:
+    """A line a region of one image."""
+    rows: list[list[object]] = []
+    for number, region in enumerate(regions, 1):
+        centre = [f"{value:.2f}" for value in region.centre]
+        figures = [f"{value:.6g}" for value in (region.size, region.peak, region.mean, region.q_value)]
+        rows.append([file, number, region.unit, *centre, *figures])
+    return rows
 
-    A patient with more images than any of the calibration has no p-value: so many reach higher by chance alone.
+
+def write_patients(path: Path, judge: Judge, images: Iterable[tuple[str, float]]) -> None:
+    """The highest anomaly of each patient, in the order of their first images. Raises OutputError.
+
+    images: the patient and the anomaly of each, NaN where it could not be used. A patient with more images than any of
+    the calibration has no p-value: so many reach higher by chance alone.
     """
-    found: dict[str, list[float]] = {patient: [] for patient in patients}
-    for one in judged:
-        found[one.case.group].append(one.anomaly)
+    found: dict[str, list[float]] = {}
+    for patient, anomaly in images:
+        found.setdefault(patient, []).extend([] if math.isnan(anomaly) else [anomaly])
     most, rows, without = judge.calibration.most_images, [], 0
     for patient, anomalies in found.items():
         highest, p_value, verdict = "", "", ""

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from priorlens.commands import scan_scoring
+from priorlens.commands.image_results import ImageResults
+from priorlens.commands.image_scoring import ImageScoring
 from priorlens.commands.model_card import write_card
-from priorlens.commands.options import judge_of
 from priorlens.commands.results import write_scores
+from priorlens.commands.scan_scoring import ScanResults, ScanScoring, score_scans
 from priorlens.commands.scans_in import write_left_out
 from priorlens.commands.score_scans import scan_channels
 from priorlens.datasets import find_cases
-from priorlens.detectors import load_detector
 from priorlens.outputs import prepare_folder
-from priorlens.scan_model import ScanModel, is_scan_model
+from priorlens.scan_model import is_scan_model
 from priorlens.volumes.scans import find_scans
 
 Tell = Callable[[int, int], None]
-
-_image_model, _scan_model = cache(load_detector), cache(ScanModel.load)
 
 
 def score_files(model: Path, alpha: float | None, files: Path, out: Path, tell: Tell) -> None:
@@ -33,10 +32,9 @@ def score_files(model: Path, alpha: float | None, files: Path, out: Path, tell: 
 
 def _score_images(model: Path, alpha: float | None, files: Path, out: Path, tell: Tell) -> None:
     cases = find_cases([files])
-    detector = _image_model(model)
-    judge = judge_of(detector, model, alpha=alpha)
+    known = _of_images(model, alpha)
     prepare_folder(out)
-    write_card(out, model, detector)
+    write_card(out, model, known.detector)  # type: ignore[arg-type]
     done = 0
 
     def count(*_: object) -> None:
@@ -45,17 +43,23 @@ def _score_images(model: Path, alpha: float | None, files: Path, out: Path, tell
         tell(done, len(cases))
 
     tell(0, len(cases))
-    write_scores(out, detector, cases, judge=judge, on_scored=count)
+    write_scores(known.into(out), cases, on_scored=count)
 
 
 def _score_scans(model: Path, alpha: float | None, files: Path, out: Path, tell: Tell) -> None:
-    names = scan_channels(model)
-    scans, left_out = find_scans([files], channels=names, unnamed=True)
-    detector = _scan_model(model)
-    judge = scan_scoring.judge_of_scans(detector, model, alpha, None)
+    scans, left_out = find_scans([files], channels=scan_channels(model), unnamed=True)
+    known = _of_scans(model, alpha)
     prepare_folder(out)
-    write_card(out, model, detector)
+    write_card(out, model, known.model)
     write_left_out(out, left_out)
-    scan_scoring.score_scans(
-        out, model, detector, scans, judge=judge, modality=None, overlays=True, dicom=True, on_slices=tell
-    )
+    score_scans(replace(known, how=replace(known.how, out=out)), scans, on_slices=tell)
+
+
+@cache
+def _of_images(model: Path, alpha: float | None) -> ImageResults:
+    return ImageScoring(model, Path(), {"alpha": alpha}, {"rule": None}, patients=False, overlays=True).results()
+
+
+@cache
+def _of_scans(model: Path, alpha: float | None) -> ScanResults:
+    return ScanScoring(model, Path(), alpha=alpha).results()

@@ -1,0 +1,99 @@
+"""Scoring on Ray: a pool of processes, on this machine or a cluster, each of which holds the model.
+
+What is done to an input is what is done without Ray; only where, and in which order, is Ray's.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from priorlens.errors import InputError, WeightsError
+from priorlens.ledger import Entry
+
+Score = Callable[[Any], list[Entry]]
+"""Scores one piece of work: some images, or a scan."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where to score. address: of a running cluster, None for one on this machine. workers: processes that hold the
+    model; None for one a processor, or where there are graphics processors one for each of those."""
+
+    address: str | None = None
+    workers: int | None = None
+
+
+class Worker:
+    """One process of the pool. make: loads the model and gives what scores with it."""
+
+    def __init__(self, make: Callable[[], Score]) -> None:
+        import torch
+        from ray.util.metrics import Counter, Histogram
+
+        torch.set_num_threads(1)
+        self.score = make()
+        self.inputs = Counter("priorlens_inputs", "Inputs that were scored, or could not be.", tag_keys=("state",))
+        self.seconds = Histogram(
+            "priorlens_seconds", "To read, score and write one piece of work.", boundaries=[0.01, 0.1, 1, 10, 100]
+        )
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[bytes]]:
+        found = []
+        for work in batch["work"]:
+            start = time.perf_counter()
+            entries = self.score(pickle.loads(work))  # made by the process that asks, a few lines below
+            self.seconds.observe(time.perf_counter() - start)
+            for entry in entries:
+                self.inputs.inc(1, {"state": "failed" if entry.reason else "done"})
+            found.append(pickle.dumps(entries))
+        return {"entries": found}
+
+
+def entries_by_ray(make: Callable[[], Score], works: Iterable[Any], cluster: Cluster) -> Iterator[Entry]:
+    """Of each piece of work, in the order in which they are done. A process that dies is replaced, its work done again.
+
+    Raises WeightsError: Ray is not installed. InputError: the cluster cannot be reached.
+    """
+    try:
+        import ray
+        from ray.data import ActorPoolStrategy, DataContext
+    except ImportError as error:
+        raise WeightsError("--engine ray: Ray is not installed; pip install 'priorlens[ray]'") from error
+    try:
+        ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        line = f"--address {cluster.address}: cannot be reached ({reason}); start the cluster first"
+        raise InputError(line) from error
+    try:
+        _hush(DataContext)
+        processors = ray.cluster_resources()
+        graphics = int(processors.get("GPU", 0))
+        workers = cluster.workers or graphics or max(1, int(processors.get("CPU", 1)))
+        rows = [{"work": pickle.dumps(work)} for work in works]
+        if not rows:
+            return
+        data = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            Worker,
+            fn_constructor_args=(make,),
+            batch_size=1,
+            compute=ActorPoolStrategy(size=min(workers, len(rows))),
+            num_cpus=0 if graphics else 1,
+            num_gpus=1 if graphics else 0,
+        )
+        for row in data.iter_rows():
+            yield from pickle.loads(row["entries"])
+    finally:
+        ray.shutdown()
+
+
+def _hush(context: Any) -> None:
+    """The run has a bar of its own, and its failures are values."""
+    context.get_current().enable_progress_bars = False
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,306 @@
+"""What a run has done, input by input: kept in a small database, so that whatever stops the run loses no result.
+
+An input's lines of all tables are written in one transaction. A run that is started again does only what is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from priorlens.errors import OutputError
+
+SCHEMA = 1
+Row = Sequence[str]
+
+TOGETHER = 64
+"""Entries that are made durable at once, unless `SECONDS` pass before."""
+
+SECONDS = 2.0
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS inputs (
+    name TEXT PRIMARY KEY, position INTEGER, file TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL,
+    passing INTEGER NOT NULL, size INTEGER NOT NULL, modified INTEGER NOT NULL, content TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS by_position ON inputs (position);
+CREATE TABLE IF NOT EXISTS rows (
+    name TEXT, table_name TEXT, cells TEXT NOT NULL, PRIMARY KEY (name, table_name)
+) WITHOUT ROWID;
+"""
+_FULL = "disk is full"
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """By what a file is known again: its size in bytes and when it was last modified, in nanoseconds.
+
+    Of several files the sum, and the latest. A file that is not there has the stamp of nothing.
+    """
+
+    size: int = 0
+    modified: int = 0
+
+    @classmethod
+    def of(cls, paths: Iterable[Path]) -> Stamp:
+        size = modified = 0
+        for path in paths:
+            with suppress(OSError, ValueError):
+                found = path.stat()
+                size, modified = size + found.st_size, max(modified, found.st_mtime_ns)
+        return cls(size, modified)
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input of a run. name: what results call it, unique. position: its place among all, in the tables too."""
+
+    name: str
+    file: str
+    position: int
+    stamp: Stamp
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What came of an input: its lines, by table. reason: why it could not be used; empty where it could.
+
+    passing: whether the reason may have passed the next time, such as a file that could not be read. content: hash of
+    what was read.
+    """
+
+    name: str
+    rows: Mapping[str, Sequence[Row]]
+    stamp: Stamp
+    reason: str = ""
+    passing: bool = False
+    content: str = ""
+
+
+@dataclass
+class Counts:
+    """done, failed: of the inputs of this run; before: how many of both there were when it began."""
+
+    done: int = 0
+    failed: int = 0
+    before: int = 0
+
+
+@dataclass
+class Ledger:
+    """The entries of one run, or of one part of it.
+
+    While it is open, no other process can open it: a second run into the same folder is refused, and a lock left by a
+    killed one is none.
+    """
+
+    path: Path | None
+    connection: sqlite3.Connection
+    counts: Counts = field(default_factory=Counts)
+    _waiting: list[Entry] = field(default_factory=list)
+    _written: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def in_memory(cls) -> Ledger:
+        """For a run that is not to be gone on with."""
+        connection = sqlite3.connect(":memory:", isolation_level=None)
+        connection.executescript(_TABLES)
+        return cls(None, connection)
+
+    @classmethod
+    def open(cls, path: Path, identity: Mapping[str, Any], *, fresh: bool) -> Ledger:
+        """Begin a run, or go on with one of the same identity: of the same model, options and whatever else changes
+        results. fresh: forget what was done before.
+
+        Raises:
+            OutputError: another run writes it; or it is of another identity, or damaged, and not `fresh`.
+        """
+        if fresh and path.exists():
+            cls._connect(path).connection.close()  # not while another run writes it
+            _remove(path)
+        ledger = cls._connect(path)
+        wanted = json.dumps(dict(identity), sort_keys=True)
+        with _told(path):
+            found = ledger.connection.execute("SELECT value FROM facts WHERE name = 'identity'").fetchone()
+            if found is None:
+                facts = [("schema", str(SCHEMA)), ("identity", wanted)]
+                ledger.connection.executemany("INSERT INTO facts VALUES (?, ?)", facts)
+        if found is not None and found[0] != wanted:
+            ledger.connection.close()
+            changed = _difference(json.loads(found[0]), dict(identity))
+            raise OutputError(
+                f"{path.parent}: holds results of another {changed}; choose another --out, or add --overwrite to "
+                "begin anew"
+            )
+        return ledger
+
+    @classmethod
+    def _connect(cls, path: Path) -> Ledger:
+        """With the lock on it, for as long as it is open."""
+        with _told(path):
+            connection = sqlite3.connect(path, timeout=0, isolation_level=None)
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # from the first change on until it is closed
+            connection.execute("BEGIN EXCLUSIVE")
+            for statement in _TABLES.split(";"):
+                connection.execute(statement)
+            connection.execute("COMMIT")
+        return cls(path, connection)
+
+    def pending(self, inputs: Iterable[Input], elsewhere: Callable[[Input], bool] = lambda one: False) -> list[int]:
+        """Which of the inputs, by their place in the sequence, are still to be done.
+
+        Not those that are `settled`, here or `elsewhere`. All others that the ledger knows are no more part of the run.
+        """
+        todo = []
+        execute = self.connection.execute
+        with self._transaction():
+            execute("UPDATE inputs SET position = NULL")
+            for index, one in enumerate(inputs):
+                key = _key(one.name)
+                state = self.settled(one)
+                if state or elsewhere(one):
+                    execute("UPDATE inputs SET position = ? WHERE name = ?", (one.position, key))
+                    self.counts.before += 1
+                    self.counts.failed += state == "failed"
+                    self.counts.done += state != "failed"
+                    continue
+                execute("DELETE FROM rows WHERE name = ?", (key,))
+                execute(
+                    "INSERT OR REPLACE INTO inputs VALUES (?, ?, ?, 'pending', '', 0, ?, ?, '')",
+                    (key, one.position, _key(one.file), one.stamp.size, one.stamp.modified),
+                )
+                todo.append(index)
+        return todo
+
+    def settled(self, one: Input) -> str:
+        """`done`; or `failed`, for a reason that will not pass; for as long as the file is the same. Else empty."""
+        query = "SELECT state, passing, size, modified FROM inputs WHERE name = ?"
+        known = self.connection.execute(query, (_key(one.name),)).fetchone()
+        if known is None or Stamp(known[2], known[3]) != one.stamp:
+            return ""
+        return known[0] if known[0] == "done" or (known[0] == "failed" and not known[1]) else ""
+
+    def record(self, entry: Entry) -> None:
+        """Durable at the latest when `TOGETHER` entries or `SECONDS` have passed. Raises OutputError."""
+        self._waiting.append(entry)
+        if entry.reason:
+            self.counts.failed += 1
+        else:
+            self.counts.done += 1
+        if len(self._waiting) >= TOGETHER or time.monotonic() - self._written > SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Make everything durable that was recorded. Raises OutputError."""
+        with self._transaction():
+            for entry in self._waiting:
+                self._write(entry)
+        self._waiting, self._written = [], time.monotonic()
+
+    def lines(self, table: str) -> Iterator[list[str]]:
+        """The lines of a table, in the order of the inputs. Raises OutputError."""
+        for _, cells in self._placed(table):
+            yield cells
+
+    def close(self) -> None:
+        """What was recorded is durable, and others may open it. Raises OutputError."""
+        try:
+            self.flush()
+        finally:
+            self.connection.close()
+
+    def number_of(self, state: str) -> int:
+        """Of the inputs of the run, how many are `pending`, `done` or `failed`."""
+        query = "SELECT count(*) FROM inputs WHERE state = ? AND position IS NOT NULL"
+        return int(self.connection.execute(query, (state,)).fetchone()[0])
+
+    def _placed(self, table: str) -> Iterator[tuple[int, list[str]]]:
+        query = (
+            "SELECT position, cells FROM inputs JOIN rows USING (name) "
+            "WHERE table_name = ? AND position IS NOT NULL ORDER BY position"
+        )
+        with _told(self.path):
+            for position, lines in self.connection.execute(query, (table,)):
+                for cells in json.loads(lines):
+                    yield position, cells
+
+    def _write(self, entry: Entry) -> None:
+        key, state = _key(entry.name), "failed" if entry.reason else "done"
+        execute = self.connection.execute
+        execute("DELETE FROM rows WHERE name = ?", (key,))
+        execute(
+            "UPDATE inputs SET state = ?, reason = ?, passing = ?, size = ?, modified = ?, content = ? WHERE name = ?",
+            (state, _key(entry.reason), entry.passing, entry.stamp.size, entry.stamp.modified, entry.content, key),
+        )
+        for table, rows in entry.rows.items():
+            lines = json.dumps([list(map(str, row)) for row in rows])
+            execute("INSERT INTO rows VALUES (?, ?, ?)", (key, table, lines))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of it or nothing."""
+        with _told(self.path):
+            self.connection.execute("BEGIN")
+            try:
+                yield
+            except BaseException:
+                with suppress(sqlite3.Error):  # a full disk has rolled it back already
+                    self.connection.execute("ROLLBACK")
+                raise
+            self.connection.execute("COMMIT")
+
+
+def merged(ledgers: Sequence[Ledger], table: str) -> Iterator[list[str]]:
+    """The lines of a table over the parts of a run, in the order of the inputs. Raises OutputError."""
+    for _, cells in heapq.merge(*(one._placed(table) for one in ledgers), key=lambda found: found[0]):
+        yield cells
+
+
+def content_of(path: Path) -> str:
+    """SHA-256 of a file, empty where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return ""
+
+
+def _key(text: str) -> str:
+    """Names of files may hold bytes that are no text; a database of text takes them escaped."""
+    return json.dumps(text)
+
+
+def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    names = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
+    return " and ".join(names) or "run"
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        with suppress(OSError):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+@contextmanager
+def _told(path: Path | None) -> Iterator[None]:
+    """Whatever the database says becomes OutputError."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        where = path or Path("results")
+        if "locked" in str(error):
+            raise OutputError(
+                f"{where.parent}: another run writes into this folder; wait for it, or choose another --out"
+            ) from error
+        if _FULL in str(error):
+            raise OutputError(f"{where}: cannot be written (no space left); free some space, then go on") from error
+        raise OutputError(f"{where}: cannot be used ({error}); remove it, or add --overwrite to begin anew") from error
