@@ -13,6 +13,7 @@ from priorlens.commands.calibrate import calibrate
 from priorlens.commands.combine import combine
 from priorlens.commands.demo import demo
 from priorlens.commands.evaluate import evaluate
+from priorlens.commands.figure import figure
 from priorlens.commands.fit import fit
 from priorlens.commands.inspect import inspect
 from priorlens.commands.monitor import monitor
@@ -87,7 +88,7 @@ def priorlens(
     """
 
 
-for command in (demo, fit, score, evaluate, calibrate, combine, monitor, report, view, inspect):
+for command in (demo, fit, score, evaluate, calibrate, combine, monitor, report, view, figure, inspect):
     app.command()(command)
 
 

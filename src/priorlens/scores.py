@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float32
 
+_BEYOND = 3.0
+
 KEYS = ("stride", "sigma")
 """Columns of a detector's tables that say where a row is; the others are values."""
 
@@ -42,6 +44,11 @@ class HealthyStatistics:
     map_low: float
     map_high: float
     threshold: float
+
+    @property
+    def scan_high(self) -> float:
+        """Upper end of colours for scans of new patients, of which `map_high` is where something stands out."""
+        return self.map_low + _BEYOND * (self.map_high - self.map_low)
 
     @classmethod
     def of(

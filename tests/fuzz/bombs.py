@@ -26,7 +26,7 @@ MOST_IN_ZIP = 5 * 2**30
 
 _PIECE = bytes(MEGABYTE)
 
-BYTE, DOUBLE, QUADRUPLE = (2, 8), (64, 64), (1536, 128)
+BYTE, DOUBLE = (2, 8), (64, 64)
 """NIfTI's codes of types, and their bits."""
 
 
@@ -169,7 +169,7 @@ def nifti_bombs(total: int) -> dict[str, bytes]:
         "zeros.nii.gz": zeros(total, 31),
         "header.nii.gz": gzip.compress(plain, mtime=0) + zeros(total, 31),
         "more.nii.gz": gzip.compress(header((16, 16, 16), BYTE), mtime=0) + zeros(total, 31),
-        "wide.nii.gz": gzip.compress(header(many, QUADRUPLE), mtime=0) + zeros(16 * int(np.prod(many)), 31),
+        "wide.nii.gz": gzip.compress(header(many, DOUBLE), mtime=0) + zeros(8 * int(np.prod(many)), 31),
         "nested.nii.gz": gzip.compress(zeros(total, 31), mtime=0),
     }
 

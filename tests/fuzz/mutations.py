@@ -305,7 +305,7 @@ def nifti(content: bytes, rng: Rng) -> bytes:
 
 def inside_gzip(content: bytes, rng: Rng) -> bytes:
     raw = gzip.decompress(content)
-    return gzip.compress(nifti(raw, rng) if rng.random() < 0.6 else blind(raw, rng), mtime=0)
+    return gzip.compress(nifti(raw, rng) if rng.random() < 0.6 else blind(raw, rng), 1, mtime=0)
 
 
 def inside_zip(content: bytes, rng: Rng) -> bytes:

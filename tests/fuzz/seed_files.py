@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 SHARED = Path(os.environ.get("PRIORLENS_SHARED", Path(__file__).parents[3] / "shared" / "data"))
-_LARGEST_REAL = 4 * 2**20
+_LARGEST_REAL = 2 * 2**20
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from priorlens.report.rows import Row, Wanted, read_row
 from priorlens.report.shown import read_slices
 
 ORANGE, BLUE = "#e69f00", "#56b4e9"
-SCALE = MapScale(0.0, 4.0, 2.0, True, "surprise (bits)")
+SCALE = MapScale(0.0, 4.0, 2.0, True, "bits")
 WORDS = Words(("image", "surprise", "what stands out"), "surprise ≥ 2", "truth")
 SVG, XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 
@@ -327,7 +327,7 @@ def test_words_say_what_was_outlined_and_what_the_ends_of_colours_are(tmp_path: 
         return scale, words, "\n".join(caption(findings, rows, scale, words))
 
     scale, words, lines = said(scans, 1)
-    assert (scale.low, scale.high, scale.threshold, scale.healthy, scale.words) == (0, 2, 2, True, "surprise (bits)")
+    assert (scale.low, scale.high, scale.threshold, scale.healthy, scale.words) == (0, 6, 2, True, "surprise (bits)")
     assert words.columns == ("image (flair)", "surprise", "what stands out")
     assert (words.solid, words.dashed) == ("regions, surprise ≥ 2", "truth")
     assert "healthy images" in lines and "the right is on the left" in lines and "planted" not in lines
@@ -337,7 +337,7 @@ def test_words_say_what_was_outlined_and_what_the_ends_of_colours_are(tmp_path: 
     assert words.solid == "regions at alpha 0.05" and "extremes of these cases" in lines
     assert said(folder, 1)[1].solid == "regions at alpha 0.05 (none)"
     plain = write_results(tmp_path / "plain", ["a.png"], calibrated=False, alpha=None, layers=True)
-    assert said(plain, 1)[1].solid == "surprise ≥ 3"
+    assert said(plain, 1)[1].solid == "top 2% of surprise"
     (plain / "model.json").write_text('{"schema": 1}')
     scale, words, _ = said(plain, 1)
     assert words.solid == "top 2% of surprise" and scale.level(np.arange(101.0)) == pytest.approx(98)

@@ -20,7 +20,7 @@ KINDS = ["good/1.png", "good/2.png", "lesion/1.png"]
 
 
 def case(anomaly: float) -> Case:
-    return Case(1, "x", "x", "", "", anomaly, 0.1, "", None, {}, "")
+    return Case(1, "x", "x", "x", "", "", anomaly, 0.1, "", None, {}, "")
 
 
 def test_cases_have_their_kind_picture_and_regions(tmp_path: Path) -> None:

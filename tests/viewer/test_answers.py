@@ -161,34 +161,32 @@ def test_slices_are_those_of_the_scan_itself(tmp_path: Path) -> None:
 
 
 def test_the_scale_of_a_model_with_healthy_images(folder: Path) -> None:
-    healthy = {"combined": {"map_low": 0.5, "map_high": 4, "threshold": 3}}
+    known = {"low": 0.5, "high": 4, "threshold": 3}
     for unit, words in (("bit", "bits"), ("1", "relative to what is usual"), ("ell", ""), (None, "")):
-        facts(folder / "model.json", healthy=healthy, map_unit=unit)
+        facts(folder / "model.json", map_scale=known, map_unit=unit)
         scale = one_of(folder).map_scale
         assert scale is not None and not scale.own and scale.unit == words
         assert (scale.low, scale.high, scale.threshold) == (0.5, 4, 3)
 
 
-def test_in_scans_of_new_patients_the_line_is_higher(tmp_path: Path) -> None:
+def test_the_scale_of_scans(tmp_path: Path) -> None:
     scale = one_of(write_scan_results(tmp_path / "scans")).map_scale
-    assert scale is not None and (scale.low, scale.threshold, scale.high, scale.own) == (0, 2, 2, False)
+    assert scale is not None and (scale.low, scale.threshold, scale.high, scale.own) == (0, 2, 6, False)
 
 
 @pytest.mark.parametrize(
-    "healthy",
+    "known",
     [
         {},
         [1],
-        {"combined": 3},
-        {"combined": {"map_low": 4, "map_high": 1, "threshold": 2}},
-        {"combined": {"map_low": math.nan, "map_high": 1, "threshold": 2}},
-        {"combined": {"map_low": 0, "map_high": math.inf, "threshold": 2}},
-        {"combined": {"map_low": "0", "map_high": 1, "threshold": 2}},
-        {"other": {"map_low": 0, "map_high": 1, "threshold": 2}},
+        {"low": 4, "high": 1, "threshold": 2},
+        {"low": math.nan, "high": 1, "threshold": 2},
+        {"low": 0, "high": math.inf, "threshold": 2},
+        {"low": "0", "high": 1, "threshold": 2},
     ],
 )
-def test_without_healthy_statistics_the_scale_is_the_map_s_own(folder: Path, healthy: object) -> None:
-    facts(folder / "model.json", healthy=healthy)
+def test_without_healthy_statistics_the_scale_is_the_map_s_own(folder: Path, known: object) -> None:
+    facts(folder / "model.json", map_scale=known)
     write_array(folder / "maps/good/Müller.npy", np.linspace(-2, 6, 40 * 56, dtype=np.float32).reshape(40, 56))
     scale = one_of(folder, 2).map_scale
     assert scale is not None and scale.own and (scale.low, scale.high) == (-2, 6) and 5.8 < scale.threshold < 6

@@ -12,6 +12,7 @@ from priorlens.detectors import setup_of, unit_of
 from priorlens.errors import ModelError
 from priorlens.outputs import write_json
 from priorlens.scan_model import ScanModel, setup_of_scans
+from priorlens.scores import HealthyStatistics
 
 if TYPE_CHECKING:
     from priorlens.anodode import AnoDODE
@@ -41,7 +42,16 @@ def write_card(out: Path, model: Path, detector: AnoDODE | KLIPModel | ScanModel
     else:
         setup, unit = setup_of(detector), unit_of(detector)
     facts = {"setup": setup, "map_unit": unit, **model_facts(model, detector)}
+    if detector.healthy_ is not None:
+        facts["map_scale"] = _map_scale(detector.healthy_, of_scans=isinstance(detector, ScanModel))
     write_json(out / CARD, {"schema": SCHEMA, **_without_paths(facts)})
+
+
+def _map_scale(healthy: HealthyStatistics, of_scans: bool) -> dict[str, float]:
+    """Ends of the colours in all pictures of the model, and what is outlined; of scans the threshold of single images
+    is too low."""
+    high, threshold = (healthy.scan_high, healthy.map_high) if of_scans else (healthy.map_high, healthy.threshold)
+    return {"low": healthy.map_low, "high": high, "threshold": threshold}
 
 
 def _worth(model: Path, setup: str) -> dict[str, Any]:

@@ -185,7 +185,7 @@ def _write_overlay(
         name=f"{one.scan.name}, slice {own}",
         anomaly=scores.anomaly,
         low=healthy.map_low,
-        high=healthy.map_high,
+        high=healthy.scan_high,
         threshold=healthy.map_high,  # as the regions: that of single images is too low for scans of new patients
         truth=None if truth is None else plane(truth, 0) > 0,
         called=called,

@@ -11,8 +11,10 @@ from pydantic import BaseModel, BeforeValidator, Field
 from priorlens.report import card, sentences
 from priorlens.report.facts import PAGE, number, part
 from priorlens.report.findings import Region
+from priorlens.report.layer import read_layer
+from priorlens.report.map_scale import map_scale
 from priorlens.report.shown import read_slices
-from priorlens.viewer.nifti_layers import Grid, channels_of, grid_of, map_ends, slice_axis
+from priorlens.viewer.nifti_layers import Grid, channels_of, grid_of, slice_axis, top_of
 from priorlens.viewer.shelf import LAYERS, TABLES, Shelf, Shelved
 
 Words = Annotated[str, BeforeValidator(lambda text: re.sub("[\ud800-\udfff]", "\ufffd", text))]
@@ -22,7 +24,6 @@ Facts = list[tuple[Words, Words]]
 Position = tuple[float, float, float]
 LayerName = Literal["image", "map", "reconstruction", "segmentation", "truth"]
 Status = Literal["abnormal", "usual", "scored", "failed"]
-UNITS = {"bit": "bits", "1": "relative to what is usual"}
 
 
 class Line(BaseModel):
@@ -195,18 +196,12 @@ def _known(value: float) -> float | None:
 
 def _scale(one: Shelved) -> MapScale | None:
     """The same for all cases of a model, by its healthy images; without them the map's own."""
-    if not one.layer("map"):
+    path = one.layer("map")
+    if path is None:
         return None
-    model = one.book.findings.model
-    unit = UNITS.get(str(model.get("map_unit")), "")
-    healthy = part(model, "healthy")
-    healthy = part(healthy, str(model.get("rule"))) or healthy
-    low, high, threshold = (number(healthy.get(name)) for name in ("map_low", "map_high", "threshold"))
-    if math.isfinite(low + high + threshold) and low < high:
-        line = high if model.get("scans") else threshold  # as in the key pictures, see write_images of scans
-        return MapScale(low=low, high=high, threshold=line, unit=unit, own=False)
-    low, threshold, high = map_ends(one)
-    return MapScale(low=low, high=high, threshold=threshold, unit=unit, own=True)
+    found = map_scale(one.book.findings, (read_layer(file).values for file in [path]))
+    threshold = found.threshold if math.isfinite(found.threshold) else top_of(path)
+    return MapScale(low=found.low, high=found.high, threshold=threshold, unit=found.unit, own=not found.healthy)
 
 
 def _found(region: Region, grid: Grid | None) -> Found:

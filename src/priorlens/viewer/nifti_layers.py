@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from priorlens.pictures import displayable
+from priorlens.pictures import TOP_SHARE, displayable
 from priorlens.report.facts import number, part
 from priorlens.report.shown import layout_of, read_layer
 from priorlens.viewer.shelf import Shelved
@@ -22,7 +22,6 @@ from priorlens.volumes.volume import require_affine
 
 SCAN = ".nii.gz"
 
-_DRAWN_SHARES = (0.0, 0.98, 1.0)
 _PIXELS = (1e-6, 1e6)
 """Millimetres between which the side of a pixel is; any other is that of a damaged file."""
 
@@ -96,13 +95,9 @@ def channels_of(one: Shelved, name: str) -> list[str]:
     return names if len(names) == count else [str(index + 1) for index in range(count)]
 
 
-def map_ends(one: Shelved) -> tuple[float, float, float]:
-    """Of a map by itself: its least, what the highest fiftieth of its places exceeds, its most. Raises InputError."""
-    path = one.layer("map")
-    if path is None:
-        return 0.0, 1.0, 1.0
-    low, threshold, high = (float(value) for value in np.quantile(read_layer(path).values, _DRAWN_SHARES))
-    return low, threshold, high if high > low else low + 1
+def top_of(path: Path) -> float:
+    """What the highest fiftieth of a map exceeds, for want of a threshold. Raises InputError."""
+    return float(np.quantile(read_layer(path).values, 1 - TOP_SHARE))
 
 
 def slice_axis(one: Shelved, grid: Grid) -> int:

@@ -185,7 +185,7 @@ def _read_voxels(
     file: BufferedIOBase, header: Header, shape: tuple[int, int, int], stored: np.dtype, path: Path
 ) -> Float32[np.ndarray, "i j k"]:
     """Rescaled, of `shape`. No memory is taken for more than the file can hold, nor more unpacked than it claims, nor
-    held twice: the numbers of a small file of zeros may be four times as wide as voxels."""
+    held twice: the numbers of a small file of zeros may be twice as wide as voxels."""
     count = math.prod(shape)
     size = path.stat().st_size
     held = size * _MAX_DEFLATION if path.name.lower().endswith(".gz") else size - voxel_offset(header, path)
