@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"
+os.environ["OMP_NUM_THREADS"] = "1"
 sys.path[:0] = [str(TESTS), str(TESTS / "fuzz"), str(TESTS.parent / "src")]
 
 from contracts import BOUNDS, READERS  # noqa: E402

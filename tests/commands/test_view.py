@@ -12,11 +12,9 @@ import select
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +27,7 @@ import pytest
 from command_line import Command, Draw
 
 import priorlens
+from hostile_files import bomb, claims, pickled
 from made_results import write_results, write_watch
 
 SOURCE = Path(priorlens.__file__).parents[1]
@@ -192,41 +191,6 @@ def test_what_is_dropped_is_scored_as_priorlens_score_does(viewer: Viewer, new: 
         assert status == 200
         np.testing.assert_array_equal(values, np.load(scored / f"maps/{name}.npy"))
     assert not (viewer.kept / f"drop-{number}/files").exists(), "the files are forgotten"
-
-
-class Opens:
-    """Pickled, an order to make a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (open, (str(self.path), "w"))
-
-
-def pickled(path: Path) -> bytes:
-    file = io.BytesIO()
-    np.save(file, np.array([Opens(path)], dtype=object), allow_pickle=True)
-    return file.getvalue()
-
-
-def claims() -> bytes:
-    """An array that says it takes thirty gigabytes."""
-    file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (60_000, 60_000)})
-    return file.getvalue() + bytes(64)
-
-
-def bomb() -> bytes:
-    """A picture of 900 megapixels, all black and so of hardly more than 100 kilobytes."""
-    packer = zlib.compressobj(9)
-    data = b"".join(packer.compress(bytes(3751)) for _ in range(30_000)) + packer.flush()
-    chunks = {b"IHDR": struct.pack(">2I5B", 30_000, 30_000, 1, 0, 0, 0, 0), b"IDAT": data, b"IEND": b""}
-    packed = [
-        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-        for name, content in chunks.items()
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
 
 def test_files_that_are_broken_or_worse(tmp_path: Path, viewer: Viewer, new: Path) -> None:

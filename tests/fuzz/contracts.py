@@ -127,23 +127,27 @@ def _model(folder: Path) -> None:
     from priorlens.calibration import calibrated_setups, read_calibration
     from priorlens.detectors import load_detector, setup_of
     from priorlens.images import Image
-    from priorlens.scan_model import ScanModel, is_scan_model
+    from priorlens.scan_model import ScanModel, is_scan_model, setup_of_scans
     from priorlens.volumes.volume import Volume
 
+    calibrated_setups(folder)
     rng = np.random.default_rng(0)
     if is_scan_model(folder):
         model = ScanModel.load(folder)
         json.dumps(model.describe())
+        _require_calibration(read_calibration(folder, setup_of_scans(model)))
         voxels = rng.uniform(100, 200, (1, 24, 24, 4)).astype(np.float32)
         model.preparation.prepare(Volume(voxels, np.diag([4.0, 4, 4, 1]), "arbitrary", folder / "scan.nii"))
         return
     detector = load_detector(folder)
     json.dumps(detector.describe())
-    calibration = read_calibration(folder, setup_of(detector))
-    assert calibration is None or len(calibration.images) == len(calibration.anomaly)
-    calibrated_setups(folder)
+    _require_calibration(read_calibration(folder, setup_of(detector)))
     image = Image(rng.uniform(0, 1, (1, 32, 32)).astype(np.float32), folder / "a.png", float("nan"))
     assert detector.preparation_.to_model([image]).shape[:2] == (1, 1)
+
+
+def _require_calibration(calibration: object) -> None:
+    assert calibration is None or len(calibration.images) == len(calibration.anomaly) == len(calibration.blocks)
 
 
 def _external(folder: Path) -> None:

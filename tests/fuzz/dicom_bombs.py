@@ -41,7 +41,7 @@ def dicom_bombs(total: int) -> dict[str, dict[str, bytes]]:
     small = zlib.compressobj(9, wbits=-15)
     hidden = b"\x02\0\x02\x01OB\0\0" + struct.pack("<I", 40)
     hidden += (small.compress(b"small") + small.flush()).ljust(40, b"\0")
-    side = 13_000 if total > 2**30 else 2_000
+    side = 13_000 if total > 2**30 else 600
     runs = b"\x81\0" * (side * side // 128 + 1)
     rle = struct.pack("<16I", 2, 64, 64 + len(runs), *[0] * 13) + runs * 2
 

@@ -15,6 +15,10 @@ from seed_files import Seed
 RAMP = (np.arange(34 * 36 * 3).reshape(34, 36, 3) * 7 % 1999).astype(np.int16)
 
 
+SCANS_SETUP = "rule=coherent, scans"
+"""As `priorlens.scan_model.setup_of_scans` has it."""
+
+
 def files_in(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -123,36 +127,42 @@ def _soft_images(count: int = 12, side: int = 32) -> list[np.ndarray]:
 
 
 def model_seeds(folder: Path, *, every: bool) -> list[Seed]:
-    """Fitted for one step, kept in `folder`. every: with one that needs a backbone, which takes seconds."""
+    """Fitted for one step, kept in `folder`. every: with models of images, which take seconds to make."""
+    from dataclasses import asdict
+
     import torch
 
-    from priorlens import held_out
-    from priorlens.anodode import AnoDODE
     from priorlens.cube_model import CubeModel
-    from priorlens.detectors import setup_of
-    from priorlens.klip_model import KLIPModel
     from priorlens.volumes.scan_preparation import ScanPreparation
     from priorlens.volumes.voxel_intensity import VoxelIntensity
 
     torch.set_num_threads(1)
-    held_out.PLANTED, images = 1, _soft_images()
+    images = _soft_images()
     groups = [str(number) for number in range(len(images))]
-    klip = KLIPModel(size=32, steps=1).fit(images, groups=groups)
-    klip.save(folder / "klip")
-    _calibrate(folder / "klip", setup_of(klip))
-    intensities = (VoxelIntensity("robust"),)
-    preparation = ScanPreparation(("",), "arbitrary", intensities, "axial", "2d", 4.0, 32, 0.0)
+    preparation = ScanPreparation(("",), "arbitrary", (VoxelIntensity("robust"),), "axial", "2d", 4.0, 32, 0.0)
     of_scans = CubeModel(steps=1).fit([image[None] for image in images], groups=groups)
-    from dataclasses import asdict
-
     of_scans.save(folder / "scans", facts={"scans": asdict(preparation)})
+    _calibrate(folder / "scans", SCANS_SETUP)
     if every:
-        AnoDODE(size=64, steps=1).fit(images, groups=groups).save(folder / "anodode")
+        _fit_models_of_images(folder, images, groups)
     seeds = []
     for one in sorted(folder.iterdir()):
         paths = {path.relative_to(one).as_posix(): path for path in one.rglob("*") if path.is_file()}
         seeds.append(Seed("model", one.name, paths, "", tuple(name for name in paths)))
     return seeds
+
+
+def _fit_models_of_images(folder: Path, images: list[np.ndarray], groups: list[str]) -> None:
+    from priorlens import held_out
+    from priorlens.anodode import AnoDODE
+    from priorlens.detectors import setup_of
+    from priorlens.klip_model import KLIPModel
+
+    held_out.PLANTED = 1
+    klip = KLIPModel(size=32, steps=1).fit(images, groups=groups)
+    klip.save(folder / "klip")
+    _calibrate(folder / "klip", setup_of(klip))
+    AnoDODE(size=64, steps=1).fit(images, groups=groups).save(folder / "anodode")
 
 
 def _calibrate(folder: Path, setup: str) -> None:

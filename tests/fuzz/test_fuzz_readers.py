@@ -37,14 +37,14 @@ from priorlens.volumes.dicom_files import find_series
 from priorlens.volumes.nifti import read_nifti
 
 CASES = {
-    **{"image": 160, "mask": 40, "nifti": 80, "arrays": 60, "dicom": 60, "measurement": 50, "checkpoint": 60},
-    **{"model": 16, "external": 14, "manifest": 30, "table": 30, "results": 12},
+    **{"image": 160, "mask": 40, "nifti": 80, "arrays": 50, "dicom": 50, "measurement": 50, "checkpoint": 60},
+    **{"model": 12, "manifest": 30, "table": 30, "results": 12},
 }
-"""Of each reader, 612 in all."""
+"""Of each reader, 574 in all; priors of other libraries, which take long to load, are left to the full run."""
 
 
 def test_every_reader_has_its_share():
-    assert set(CASES) == set(READERS) and sum(CASES.values()) >= 500
+    assert {*CASES, "external"} == set(READERS) and sum(CASES.values()) >= 500
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +59,9 @@ def fuzzer(scratch: Path):
         yield fuzzer
 
 
-@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("reader", CASES)
 def test_nothing_but_results_and_lines(reader, scratch, fuzzer):
     seeds = seeds_of(reader, scratch, every=False, real=False)
-    if not seeds:
-        pytest.skip("its libraries are not installed")
     tally = Tally()
     for case in cases_of(reader, seeds, CASES[reader], 1, full=False):
         outcome = fuzzer.run(case)

@@ -14,6 +14,7 @@ import pytest
 from asking import shelf_of
 from PIL import Image
 
+from hostile_files import pickled
 from made_results import SCAN_AFFINE, SCAN_SHAPE, write_results, write_scan_results
 from priorlens.errors import InputError
 from priorlens.outputs import write_array
@@ -233,18 +234,8 @@ def refused(one: Shelved, name: str, *says: str) -> None:
         assert part in str(error.value), str(error.value)
 
 
-class Opens:
-    """Pickled, an order to make a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (open, (str(self.path), "w"))
-
-
 def test_a_pickled_map_is_not_obeyed(tmp_path: Path, results: Path) -> None:
-    np.save(results / "maps/a.npy", np.array([Opens(tmp_path / "done")], dtype=object), allow_pickle=True)
+    (results / "maps/a.npy").write_bytes(pickled(tmp_path / "done"))
     refused(case(results), "map", "a.npy")
     with pytest.raises(InputError):
         top_of(results / "maps/a.npy")

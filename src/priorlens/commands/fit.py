@@ -85,8 +85,8 @@ def fit(
     The model is a folder with model.safetensors, config.json, calibration/ and training.csv, the loss of every step.
     Killed, or stopped with Ctrl-C, the same command with --resume goes on where it was, to the same model.
 
-    With several GPUs or machines: torchrun --nproc_per_node 4 -m priorlens fit ..., or accelerate launch -m priorlens
-    fit ...; the model is the same but for rounding, however many processes train it.
+    On several GPUs or machines: torchrun --nproc_per_node 4 -m priorlens fit ..., or the same with accelerate launch;
+    the model is the same but for rounding, however many processes train it.
 
     \b
     Examples:

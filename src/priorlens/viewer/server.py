@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Header, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -68,11 +68,21 @@ def create_app(shelf: Shelf, drops: Drops | None, *, host: str = "127.0.0.1") ->
         redirect_slashes=False,
         responses=_refusals(403, 422, 500),
     )
+    _add_refusals(app, hide=shelf.hide)
+    _add_pages(app, shelf)
+    _add_results(app, shelf, drops)
+    _add_drops(app, drops)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    return Guard(app, host=host)
+
+
+def _add_refusals(app: FastAPI, *, hide: bool) -> None:
+    """Each in one line. hide: of what is wrong with files nothing is told that may name them."""
 
     @app.exception_handler(InputError)
     @app.exception_handler(OutputError)
     def one_line(request: Request, error: Exception) -> JSONResponse:
-        line = "a file of the results cannot be read or written" if shelf.hide else str(error)
+        line = "a file of the results cannot be read or written" if hide else str(error)
         return JSONResponse({"detail": line}, status_code=422 if isinstance(error, InputError) else 507)
 
     @app.exception_handler(RequestValidationError)
@@ -87,12 +97,6 @@ def create_app(shelf: Shelf, drops: Drops | None, *, host: str = "127.0.0.1") ->
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}"
         return JSONResponse({"detail": f"this version has a defect here ({where}); please report it"}, status_code=500)
-
-    _add_pages(app, shelf)
-    _add_results(app, shelf, drops)
-    _add_drops(app, drops)
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    return Guard(app, host=host)
 
 
 def _add_pages(app: FastAPI, shelf: Shelf) -> None:
@@ -130,12 +134,7 @@ def _add_results(app: FastAPI, shelf: Shelf, drops: Drops | None) -> None:
         """One case, with all that is said of it."""
         return told(case_of(number))
 
-    @app.get(
-        "/api/cases/{number}/layers/{layer}.nii.gz",
-        tags=["results"],
-        response_class=Response,
-        responses={200: {"content": {"application/gzip": {}}}, 404: {"model": Refusal}},
-    )
+    @app.get("/api/cases/{number}/layers/{layer}.nii.gz", tags=["results"], **_file_of("application/gzip"))
     def layer(number: int, layer: LayerName) -> Response:
         """A layer as NIfTI. Layers of a case lie on one grid; an image is a single slice."""
         content = layer_file(case_of(number), layer)
@@ -143,12 +142,7 @@ def _add_results(app: FastAPI, shelf: Shelf, drops: Drops | None) -> None:
             raise HTTPException(404, f"case {number} has no {layer}")
         return Response(content, media_type="application/gzip")
 
-    @app.get(
-        "/api/cases/{number}/overlay.png",
-        tags=["results"],
-        response_class=Response,
-        responses={200: {"content": {"image/png": {}}}, 404: {"model": Refusal}},
-    )
+    @app.get("/api/cases/{number}/overlay.png", tags=["results"], **_file_of("image/png"))
     def overlay(number: int) -> FileResponse:
         """The picture of a case: image, map, outlines."""
         path = case_of(number).overlay
@@ -156,12 +150,7 @@ def _add_results(app: FastAPI, shelf: Shelf, drops: Drops | None) -> None:
             raise HTTPException(404, f"case {number} has no picture")
         return FileResponse(path, media_type="image/png")
 
-    @app.get(
-        "/api/tables/{name}",
-        tags=["results"],
-        response_class=Response,
-        responses={200: {"content": {"text/csv": {}}}, 404: {"model": Refusal}},
-    )
+    @app.get("/api/tables/{name}", tags=["results"], **_file_of("text/csv"))
     def table(name: str) -> FileResponse:
         """A table of the results folder, as it lies there."""
         path = shelf.first.file(name) if name in TABLES and not shelf.hide else None
@@ -276,3 +265,8 @@ def _too_large(drops: Drops) -> HTTPException:
 
 def _refusals(*codes: int) -> dict[int | str, dict[str, object]]:
     return {code: {"model": Refusal} for code in codes}
+
+
+def _file_of(kind: str) -> dict[str, Any]:
+    """What is said of an operation that answers with a file."""
+    return {"response_class": Response, "responses": {200: {"content": {kind: {}}}, **_refusals(404)}}
