@@ -49,13 +49,17 @@ STEPS = {
         "volumes.dicom_report",
     ),
     "figures": ("roc", "metrics", "bootstrap", "curves", "evaluation", "verdict_figures", "froc", "volume_figures"),
-    "pictures": ("pictures", "plots", "monitor_plot"),
+    "pictures": ("pictures", "plots", "monitor_plot", "layers"),
     "report": (
         *("report.facts", "report.spectra", "report.findings", "report.naming", "report.svg", "report.charts"),
         *("report.evaluation_charts", "report.evaluated", "report.card", "report.sentences", "report.thumbnails"),
         *("report.page", "report.watched", "report.book"),
         *("report.layer", "report.shown", "report.chosen", "report.map_scale", "report.rows"),
         *("report.figure_words", "report.figure_layout", "report.figure"),
+    ),
+    "viewer": (
+        *("viewer.shelf", "viewer.nifti_layers", "viewer.answers", "viewer.guard", "viewer.uploads", "viewer.scorer"),
+        *("viewer.drops", "viewer.server"),
     ),
     "commands": ("scoring", "commands", "__main__"),
 }

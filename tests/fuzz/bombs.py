@@ -186,7 +186,9 @@ def array_bombs(total: int) -> dict[str, dict[str, bytes]]:
         "wide.npz": _zip_of_zeros(_npy_of(_claim(many, "<f16")), 16 * int(np.prod(many)), "voxels", affine=AFFINE),
         "more.npz": _zip_of_zeros(_npy_of(_claim((8, 8, 8))), total, "voxels", affine=AFFINE),
         "affine.npz": _zip_of_zeros(_npy_of(_claim((total // 8,), "<f8")), total, "affine", voxels=AFFINE),
-        "units.npz": _zip_of_zeros(_npy_of(_claim((), f"<U{total // 4}")), total, "units", voxels=AFFINE, affine=AFFINE),
+        "units.npz": _zip_of_zeros(
+            _npy_of(_claim((), f"<U{total // 4}")), total, "units", voxels=AFFINE, affine=AFFINE
+        ),
         "claims.npz": _in_zip({"voxels.npy": _npy_of(_claim((2**20, 2**20, 2**20))), "affine.npy": _npy_of("{}")}),
         "pickle.npz": npz(voxels=harm, affine=AFFINE),
         "affines.npz": npz(voxels=np.ones((4, 4, 4)), affine=harm),
@@ -333,6 +335,4 @@ def bombs(reader: str, *, full: bool, seeds: list[Seed]) -> list[Seed]:
         case _:
             return []
     target = "" if reader == "checkpoint" else None
-    return [
-        Seed(reader, f"bomb {name}", files, name if target is None else target) for name, files in whole.items()
-    ]
+    return [Seed(reader, f"bomb {name}", files, name if target is None else target) for name, files in whole.items()]

@@ -41,6 +41,7 @@ def dicom_bombs(total: int) -> dict[str, dict[str, bytes]]:
     small = zlib.compressobj(9, wbits=-15)
     hidden = b"\x02\0\x02\x01OB\0\0" + struct.pack("<I", 40)
     hidden += (small.compress(b"small") + small.flush()).ljust(40, b"\0")
+    zero_bytes = total if total > 2**30 else total // 16  # below the limit, each zero is read as an element
     side = 13_000 if total > 2**30 else 600
     runs = b"\x81\0" * (side * side // 128 + 1)
     rle = struct.pack("<16I", 2, 64, 64 + len(runs), *[0] * 13) + runs * 2
@@ -74,9 +75,9 @@ def dicom_bombs(total: int) -> dict[str, dict[str, bytes]]:
         for name, content in native.items()
     }
     return {
-        "deflated": {"0.dcm": deflated(total)},
-        "deflated late": {"0.dcm": deflated(total, private)},
-        "deflated elsewhere": {"0.dcm": deflated(total, hidden, 12)},
+        "deflated": {"0.dcm": deflated(zero_bytes)},
+        "deflated late": {"0.dcm": deflated(zero_bytes, private)},
+        "deflated elsewhere": {"0.dcm": deflated(zero_bytes, hidden, 12)},
         "claimed": _series(claimed),
         "run length": _series(run_length),
         "frames": _series(frames),

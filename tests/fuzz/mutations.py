@@ -19,7 +19,22 @@ MARKER = "priorlens-fuzz-marker"
 EXPRESSION = f"__import__('os').system('touch {MARKER}')"
 NUMBERS = (0, 1, 2, 3, 7, 8, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63)
 REALS = (0.0, -0.0, 1.0, -1.0, 1e-45, 1e-30, 1e30, 3e38, 1e300, -1e300, float("inf"), float("-inf"), float("nan"))
-TEXTS = ("", " ", "0", "-1", "nan", "inf", "1e999", "9" * 400, "a\nb", "a\0b", "\x1b[31m", "é\udc80", "x" * 5000, "../" * 9)
+TEXTS = (
+    "",
+    " ",
+    "0",
+    "-1",
+    "nan",
+    "inf",
+    "1e999",
+    "9" * 400,
+    "a\nb",
+    "a\0b",
+    "\x1b[31m",
+    "é\udc80",
+    "x" * 5000,
+    "../" * 9,
+)
 Rng = np.random.Generator
 Mutation = Callable[[bytes, Rng], bytes]
 
@@ -186,9 +201,7 @@ def png(content: bytes, rng: Rng) -> bytes:
     return png_of(chunks)
 
 
-def tiff_of(
-    entries: Mapping[int, tuple[int, list[int]]], blocks: Sequence[bytes], offsets: int, counts: int
-) -> bytes:
+def tiff_of(entries: Mapping[int, tuple[int, list[int]]], blocks: Sequence[bytes], offsets: int, counts: int) -> bytes:
     """A little-endian TIFF of one page, by tag: type and values; its blocks under the tags of offsets and counts."""
     starts = np.cumsum([8, *(len(block) for block in blocks)])
     pages = {**entries, offsets: (4, starts[:-1].tolist()), counts: (4, [len(block) for block in blocks])}
@@ -284,7 +297,13 @@ _NIFTI1 = {"sizeof": (0, "i"), "dim": (40, "8h"), "intent": (68, "h"), "datatype
 _NIFTI1 |= {"pixdim": (76, "8f"), "vox_offset": (108, "f"), "slope": (112, "f"), "inter": (116, "f")}
 _NIFTI1 |= {"units": (123, "b"), "codes": (252, "2h"), "quatern": (256, "6f"), "srow": (280, "12f")}
 _NIFTI2 = {"datatype": (12, "h"), "bitpix": (14, "h"), "dim": (16, "8q"), "pixdim": (104, "8d"), "offset": (168, "q")}
-_NIFTI2 |= {"slope": (176, "d"), "inter": (184, "d"), "codes": (344, "2i"), "quatern": (352, "6d"), "srow": (400, "12d")}
+_NIFTI2 |= {
+    "slope": (176, "d"),
+    "inter": (184, "d"),
+    "codes": (344, "2i"),
+    "quatern": (352, "6d"),
+    "srow": (400, "12d"),
+}
 
 
 def nifti(content: bytes, rng: Rng) -> bytes:
@@ -336,7 +355,13 @@ _LONG = (b"OB", b"OW", b"OF", b"SQ", b"UT", b"UN", b"OD", b"UC", b"UR", b"OL")
 _WRONG = {
     b"DS": (b"nan", b"inf", b"1e308", b"-1e308", b"0", b"1e999", b"1\\2\\3\\4", b"abc", b"1" * 60, b"1e-320", b""),
     b"IS": (b"-1", b"0", b"2147483648", b"1e9", b"9" * 30, b"x", b"1\\2", b""),
-    b"UI": (b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.4.50", b"1.2.840.10008.1.2.4.70", b"1.2.840.10008.1.2.5", b""),
+    b"UI": (
+        b"1.2.840.10008.1.2.1.99",
+        b"1.2.840.10008.1.2.4.50",
+        b"1.2.840.10008.1.2.4.70",
+        b"1.2.840.10008.1.2.5",
+        b"",
+    ),
     b"CS": (b"MONOCHROME1", b"RGB", b"\x1b[31m", b"a\nb", b"ISO 2022 IR 87", b"GB18030", b"nonsense", b""),
     b"LO": (b"", b"x" * 3000, b"a\nb", b"\x1b[2J", b"\xff\xfe", EXPRESSION.encode()),
 }
@@ -389,7 +414,23 @@ def dicom_lengths(content: bytes, rng: Rng) -> bytes:
 
 # --- texts
 
-_VALUES = (*NUMBERS, *REALS, *TEXTS, None, True, [], {}, [[]], EXPRESSION, -1, -(2**31), 10**30, "1", [1, 2, 3], {"a": 1})
+_VALUES = (
+    *NUMBERS,
+    *REALS,
+    *TEXTS,
+    None,
+    True,
+    [],
+    {},
+    [[]],
+    EXPRESSION,
+    -1,
+    -(2**31),
+    10**30,
+    "1",
+    [1, 2, 3],
+    {"a": 1},
+)
 
 
 def in_json(content: bytes, rng: Rng) -> bytes:
@@ -458,5 +499,7 @@ def text(content: bytes, rng: Rng) -> bytes:
             line = int(rng.integers(len(lines)))
             header = b"".join(lines[:line] + [lines[line]] * int(rng.integers(3)) + lines[line + 1 :])
         case _:
-            header = header.replace(*pick(rng, ((b",", b";"), (b"\n", b"\r"), (b" = ", b"="), (b",", b"\t"), (b"1", b"\0"))))
+            header = header.replace(
+                *pick(rng, ((b",", b";"), (b"\n", b"\r"), (b" = ", b"="), (b",", b"\t"), (b"1", b"\0")))
+            )
     return header + content[min(len(content), 4096) if not 0 < end < 4096 else end :]

@@ -221,7 +221,7 @@ def _itk_seeds(voxels: np.ndarray) -> list[Seed]:
 def manifest_seeds() -> list[Seed]:
     there = {"a.png": b"-", "b.png": b"-", "sub/c.png": b"-"}
     lines = b"file,group,kind,mask\na.png,p1,good,\nb.png,p2,lesion,a.png\nsub/c.png,p3,,\n"
-    plain = b"\xef\xbb\xbffile,group\na.png,\"p, 1\"\nb.png,p2\n"
+    plain = b'\xef\xbb\xbffile,group\na.png,"p, 1"\nb.png,p2\n'
     return [
         Seed("manifest", "full.csv", {"full.csv": lines, **there}, "full.csv"),
         Seed("manifest", "plain.csv", {"plain.csv": plain, **there}, "plain.csv"),
@@ -275,9 +275,10 @@ def real_seeds() -> list[Seed]:
         for path in paths[:: max(1, len(paths) // most)][:most]:
             name = f"real.{path.name.partition('.')[2]}"
             found.append(Seed(reader, f"real {path.relative_to(SHARED)}", {name: path.read_bytes()}, name))
-    slices = sorted(SHARED.glob("ct_dicom/**/*.dcm"))[:3] or sorted(
-        path for path in SHARED.glob("ct_dicom/**/*") if path.is_file()
-    )[:3]
+    slices = (
+        sorted(SHARED.glob("ct_dicom/**/*.dcm"))[:3]
+        or sorted(path for path in SHARED.glob("ct_dicom/**/*") if path.is_file())[:3]
+    )
     if slices:
         files = {f"{number}.dcm": path.read_bytes() for number, path in enumerate(slices)}
         found.append(Seed("dicom", "real ct_dicom", files, "", tuple(files)))

@@ -25,6 +25,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 def dicom_seeds() -> list[Seed]:
     from pydicom import uid
+
     from volumes.made_dicom import write_enhanced, write_series
 
     syntaxes = {
@@ -59,6 +60,7 @@ def dicom_seeds() -> list[Seed]:
 
 def _resaved(folder: Path, syntax: str) -> None:
     from pydicom import dcmread, dcmwrite
+
     from volumes.made_dicom import write_series
 
     if syntax.is_encapsulated:
@@ -76,6 +78,7 @@ def _resaved(folder: Path, syntax: str) -> None:
 def _jpeg(folder: Path) -> None:
     from pydicom.encaps import encapsulate
     from pydicom.uid import JPEGBaseline8Bit
+
     from volumes.made_dicom import write_series
 
     stored = (RAMP % 251).astype(np.uint8)
@@ -93,6 +96,7 @@ def _jpeg(folder: Path) -> None:
 def _jpeg_lossless(folder: Path) -> None:
     """By GDCM, as pydicom has no encoder for it."""
     import gdcm
+
     from volumes.made_dicom import write_series
 
     for path in write_series(folder, RAMP):

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from priorlens.errors import ModelError, WeightsError
 
-
 LARGEST, DEEPEST = 2**16, 64
 """Numbers in a config at most, and those of layers; more are damage, or meant to harm."""
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, cast, get_args
 from pydantic import BaseModel, BeforeValidator, Field
 
 from priorlens.report import card, sentences
-from priorlens.report.facts import PAGE, number, part
+from priorlens.report.facts import PAGE
 from priorlens.report.findings import Region
 from priorlens.report.layer import read_layer
 from priorlens.report.map_scale import map_scale

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Shaped
@@ -159,9 +159,9 @@ def _npy_header(archive: zipfile.ZipFile, name: str, path: Path) -> tuple[tuple[
     return shape, kind
 
 
-def npy_header(member: zipfile.ZipExtFile) -> tuple[tuple[int, ...], bool, np.dtype]:
+def npy_header(member: IO[bytes] | zipfile.ZipExtFile) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Of an array in an NPZ: shape, whether the first axis runs fastest, and type. `member` is left at its numbers."""
-    version = np.lib.format.read_magic(member)  # type: ignore[no-untyped-call]
+    version = np.lib.format.read_magic(member)
     size = 2 if version == (1, 0) else 4
     length = member.read(size)
     # NumPy reads a header of any length that is claimed before it refuses a long one.

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -78,7 +78,7 @@ def _received(child: subprocess.Popen[bytes], require: Callable[[tuple[int, ...]
     return ItkImage(voxels, affine, kind)
 
 
-def _answer(answers: BinaryIO) -> dict[str, Any]:
+def _answer(answers: IO[bytes]) -> dict[str, Any]:
     answer = json.loads(answers.readline())
     if "error" in answer:
         raise RuntimeError(answer["error"])

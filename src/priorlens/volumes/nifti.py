@@ -205,7 +205,9 @@ def _read_voxels(
             part[:] = numbers if scaling is None else numbers.astype(np.float64) * slope + intercept
     # To the end, for there gzip compares its checksum.
     if len(file.read(_MAX_SURPLUS + 1)) > _MAX_SURPLUS:
-        raise InputError(f"{path}: holds far more than the {count * stored.itemsize} bytes its header claims; export it again")
+        raise InputError(
+            f"{path}: holds far more than the {count * stored.itemsize} bytes its header claims; export it again"
+        )
     return voxels.reshape(shape, order="F")
 
 
