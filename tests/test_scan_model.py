@@ -103,13 +103,19 @@ def saved(model, tmp_path_factory):
     return folder
 
 
+def judging(model, *scans):
+    """What is usual learned of whole scans."""
+    model.detector.learn_usual([model.errors_of(model.preparation.prepare(one)) for one in scans])
+    return model
+
+
 @pytest.fixture(scope="module")
 def cubes() -> ScanModel:
     chosen = preparation(dimensions="3d", size=16, spacing=3.0)
     rng = np.random.default_rng(0)
     pieces = [(n, cube) for n in range(3) for cube in chosen.prepare(scan(n)).healthy_cubes(None, 4, rng)]
     detector = CubeModel(steps=2, device="cpu").fit([cube for _, cube in pieces], groups=[f"p{n}" for n, _ in pieces])
-    return ScanModel(chosen, detector)
+    return judging(ScanModel(chosen, detector), scan(1))
 
 
 def one_line(error, *parts):
@@ -251,7 +257,7 @@ def test_preparations_that_cannot_be_read(saved, tmp_path, found):
 
 
 def test_a_scan_larger_than_a_cube(cubes):
-    """Eight cubes or more, one map; and each slice is as anomalous as the map in it is high."""
+    """Eight cubes or more, one map. A slice is judged by the highest of all readings, of which the map is the mean."""
     volume = scan(7)
     found = cubes.score(volume)
     count = len(found.prepared.cubes())
@@ -262,7 +268,7 @@ def test_a_scan_larger_than_a_cube(cubes):
     assert len(found.slice_anomaly) == len(found.slices) == len(found.heights)
     for index, anomaly in zip(found.slices, found.slice_anomaly, strict=True):
         values = np.sort(found.anomaly_map[:, index][found.body[:, index]])
-        assert anomaly == pytest.approx(values[-max(1, round(0.02 * values.size)) :].mean(), rel=1e-4, abs=1e-5)
+        assert anomaly > values[-max(1, round(0.02 * values.size)) :].mean()
 
 
 def test_cubes_show_a_planted_blob_where_it_lies(cubes):
@@ -318,7 +324,7 @@ def test_the_model_of_cubes_sees_slices_too(tmp_path):
         for image in chosen.prepare(scan(n)).images(chosen.prepare(scan(n)).looked_at()[::8])
     ]
     detector = CubeModel(steps=2, device="cpu").fit([one for _, one in pieces], groups=[group for group, _ in pieces])
-    model = ScanModel(chosen, detector)
+    model = judging(ScanModel(chosen, detector), scan(0), scan(2))
     found = model.score(scan(7, bright=(20, 22, 24)))
     assert found.anomaly_map.shape == SHAPE and found.nfe == len(found.slices) * detector.nfe_
     assert (found.anomaly_map[~found.body] == np.float32(model.healthy_.map_low)).all()
