@@ -25,7 +25,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from priorlens.evaluation import interval_cell
-from priorlens.scan_model import PEAKS, ScanModel
+from priorlens.scan_model import ScanModel
+from priorlens.scan_surprise import PEAKS
 from priorlens.volume_figures import SCAN_METRICS, ScanOutcome, evaluate_scans, outcome_of
 from priorlens.volumes.reading import read_lesions, read_scan
 from priorlens.volumes.scan_body import scan_body

@@ -38,7 +38,7 @@ STEPS = {
     "detector": (
         *("progress", "scores", "anodode"),
         *("image_prior", "klip", "weighing", "klip_rules", "klip_scores", "klip_folder", "klip_model"),
-        *("cube_model", "detectors", "scan_model"),
+        *("scan_surprise", "cube_model", "detectors", "scan_model"),
     ),
     "verdicts": (
         *("conformal", "blocks", "regions", "calibration", "calibrating", "verdicts"),

@@ -1,6 +1,7 @@
 """The model of cubes: what its fit keeps, what its maps look like, and that nothing is lost on the way to a folder."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +9,10 @@ import torch
 
 from priorlens import image_prior
 from priorlens.checkpoint import CONFIG, TENSORS
-from priorlens.cube_model import DRAWS, METHOD, CubeModel
+from priorlens.cube_model import METHOD, CubeModel
 from priorlens.errors import InputError, ModelError
-from priorlens.klip import SIGMAS, WIDTHS
 from priorlens.progress import Progress
+from priorlens.scan_surprise import DRAWS, SIGMAS, WIDTHS, ErrorStack, peaks
 
 SIDE = 16
 
@@ -38,6 +39,19 @@ def cubes(count, channels=1, side=SIDE, seed=0):
     ]
 
 
+def stack(model, cube):
+    """A scan that is one cube, all of it body."""
+    [errors] = model.signed([cube], [0])
+    there = torch.ones(cube.shape[1:], dtype=torch.bool)
+    return ErrorStack(
+        Path("scan"), torch.from_numpy(np.moveaxis(errors, 2, 0).copy()), there, np.arange(SIDE) * 1.0, 1.0
+    )
+
+
+def score(model, cube):
+    return model.judge(stack(model, cube)).mean
+
+
 GROUPS = [f"p{index // 2}" for index in range(10)]
 
 
@@ -48,7 +62,8 @@ def told() -> list[Progress]:
 
 @pytest.fixture(scope="module")
 def fitted(told) -> CubeModel:
-    return CubeModel(steps=2, device="cpu").fit(cubes(10), groups=GROUPS, on_progress=told.append)
+    model = CubeModel(steps=2, device="cpu").fit(cubes(10), groups=GROUPS, on_progress=told.append)
+    return model.learn_usual([stack(model, cube) for cube in cubes(3, seed=9)])
 
 
 @pytest.fixture(scope="module")
@@ -71,22 +86,35 @@ def test_what_was_fitted(fitted, told):
     assert sum(described["parameters"].values()) > 1000
 
 
-def test_readings_of_the_cubes_held_out_are_standardised(fitted):
-    """Of these the map's mean is zero; and the healthy statistics are of their maps."""
+def test_healthy_statistics_are_of_the_scans_that_what_is_usual_was_read_off(fitted):
+    """Of their maps and of their slices' figures; each reading is standardised, so that the maps' mean is zero."""
+    found = [fitted.judge(stack(fitted, cube)) for cube in cubes(3, seed=9)]
+    maps = np.concatenate([one.mean.ravel() for one in found])
     healthy = fitted.healthy_
-    assert healthy.anomaly_mean == pytest.approx(0, abs=1e-3)
-    assert healthy.map_low < healthy.threshold < healthy.map_high
-    assert -1 < healthy.map_low < 1
+    assert maps.mean() == pytest.approx(0, abs=1e-4)
+    assert healthy.map_low == pytest.approx(np.median(maps), abs=1e-5)
+    assert healthy.threshold == pytest.approx(np.quantile(maps, 0.995), rel=1e-5)
+    figures = np.concatenate([peaks(one.highest, np.ones((SIDE,) * 3, bool)) for one in found])
+    assert healthy.anomaly_mean == pytest.approx(figures.mean(), rel=1e-5)
+    assert healthy.anomaly_std == pytest.approx(figures.std(), rel=1e-4)
 
 
-def test_a_map_for_every_cube_whatever_stands_beside_it(fitted):
+def test_one_scan_without_lesions_is_enough_and_none_is_refused(fitted):
+    model = CubeModel(steps=1, device="cpu").fit(cubes(6), groups=GROUPS[:6])
+    with pytest.raises(InputError, match="no scan has slices without lesion; add"):
+        model.learn_usual([])
+    model.learn_usual([stack(model, cubes(1)[0])])
+    assert np.isfinite(score(model, cubes(1, seed=3)[0])).all() and model.healthy_.map_high > model.healthy_.map_low
+
+
+def test_errors_depend_on_their_number_and_not_on_what_stands_beside_them(fitted):
     given = cubes(5, seed=3)
-    found = fitted.score(given)
-    assert len(found) == 5
-    assert all(one.shape == (SIDE,) * 3 and one.dtype == np.float32 and np.isfinite(one).all() for one in found)
-    np.testing.assert_allclose(fitted.score(given[4:])[0], found[4], atol=1e-4)
-    for one, again in zip(found, fitted.score(given), strict=True):
+    found = fitted.signed(given, range(5))
+    assert all(one.shape == (len(SIGMAS), 1, *[SIDE] * 3) and one.dtype == np.float32 for one in found)
+    np.testing.assert_allclose(fitted.signed(given[4:], [4])[0], found[4], atol=1e-4)
+    for one, again in zip(found, fitted.signed(given, range(5)), strict=True):
         np.testing.assert_array_equal(one, again)
+    assert np.abs(fitted.signed(given[4:], [5])[0] - found[4]).max() > 0.1
 
 
 def test_a_planted_blob_stands_out(fitted):
@@ -94,16 +122,15 @@ def test_a_planted_blob_stands_out(fitted):
     [cube] = cubes(1, seed=4)
     planted = cube.copy()
     planted[:, 6:10, 6:10, 6:10] = 1.4
-    before, after = fitted.score([cube, planted])
+    before, after = (score(fitted, one) for one in (cube, planted))
     assert after[6:10, 6:10, 6:10].mean() > before[6:10, 6:10, 6:10].mean() + 1
     assert after[6:10, 6:10, 6:10].mean() > after[:3].mean() + 1
 
 
 def test_save_and_load(fitted, saved):
     again = CubeModel.load(saved, device="cpu")
-    given = cubes(2, seed=5)
-    for one, other in zip(fitted.score(given), again.score(given), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for cube in cubes(2, seed=5):
+        np.testing.assert_array_equal(score(fitted, cube), score(again, cube))
     assert again.describe() == fitted.describe()
     assert again.healthy_ == fitted.healthy_ and again.provenance_ == fitted.provenance_
     assert json.loads((saved / CONFIG).read_text())["source"] == "made"
@@ -113,8 +140,10 @@ def test_save_and_load(fitted, saved):
     ("change", "says"),
     [
         ({"method": "klip"}, "holds a model of method 'klip'"),
-        ({"sigmas": [0.1]}, "do not belong together"),
-        ({"widths": None}, "do not belong together"),
+        ({"sigmas": [0.1]}, "reads scans in another way than this version does; fit again"),
+        ({"widths": None}, "reads scans in another way"),
+        ({"null": "training"}, "reads scans in another way"),
+        ({"draws": 4}, "reads scans in another way"),
         ({"channels": 2}, "do not belong together"),
         ({"settings": {"stages": 3}}, "do not belong together"),
         ({"healthy": {}}, "do not belong together"),
@@ -126,6 +155,16 @@ def test_folders_that_hold_something_else(saved, tmp_path, change, says):
     with pytest.raises(ModelError, match=says) as error:
         CubeModel.load(tmp_path)
     assert str(error.value).startswith(str(tmp_path)) and "\n" not in str(error.value)
+
+
+def test_folders_of_earlier_versions(saved, tmp_path):
+    """They had neither a null nor joins, and other widths."""
+    (tmp_path / TENSORS).symlink_to(saved / TENSORS)
+    config = json.loads((saved / CONFIG).read_text())
+    earlier = {key: value for key, value in config.items() if key not in ("null", "joins", "draws")}
+    (tmp_path / CONFIG).write_text(json.dumps(earlier))
+    with pytest.raises(ModelError, match="; fit again"):
+        CubeModel.load(tmp_path)
 
 
 def test_one_patient_is_refused():
@@ -144,5 +183,5 @@ def test_the_seed_decides():
 
 def test_two_channels_and_sides_of_any_length():
     model = CubeModel(steps=1, device="cpu").fit(cubes(6, channels=2, side=9), groups=GROUPS[:6])
-    [found] = model.score(cubes(1, channels=2, side=9, seed=7))
-    assert found.shape == (9, 9, 9) and np.isfinite(found).all()
+    [found] = model.signed(cubes(1, channels=2, side=9, seed=7), [0])
+    assert found.shape == (len(SIGMAS), 2, 9, 9, 9) and np.isfinite(found).all()

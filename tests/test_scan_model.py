@@ -103,13 +103,19 @@ def saved(model, tmp_path_factory):
     return folder
 
 
+def judging(model, *scans):
+    """What is usual learned of whole scans."""
+    model.detector.learn_usual([model.errors_of(model.preparation.prepare(one)) for one in scans])
+    return model
+
+
 @pytest.fixture(scope="module")
 def cubes() -> ScanModel:
     chosen = preparation(dimensions="3d", size=16, spacing=3.0)
     rng = np.random.default_rng(0)
     pieces = [(n, cube) for n in range(3) for cube in chosen.prepare(scan(n)).healthy_cubes(None, 4, rng)]
     detector = CubeModel(steps=2, device="cpu").fit([cube for _, cube in pieces], groups=[f"p{n}" for n, _ in pieces])
-    return ScanModel(chosen, detector)
+    return judging(ScanModel(chosen, detector), scan(1))
 
 
 def one_line(error, *parts):
@@ -280,7 +286,7 @@ def test_preparations_that_cannot_be_read(saved, tmp_path, found):
 
 
 def test_a_scan_larger_than_a_cube(cubes):
-    """Eight cubes or more, one map; and each slice is as anomalous as the map in it is high."""
+    """Eight cubes or more, one map. A slice is judged by the highest of all readings, of which the map is the mean."""
     volume = scan(7)
     found = cubes.score(volume)
     count = len(found.prepared.cubes())
@@ -291,7 +297,7 @@ def test_a_scan_larger_than_a_cube(cubes):
     assert len(found.slice_anomaly) == len(found.slices) == len(found.heights)
     for index, anomaly in zip(found.slices, found.slice_anomaly, strict=True):
         values = np.sort(found.anomaly_map[:, index][found.body[:, index]])
-        assert anomaly == pytest.approx(values[-max(1, round(0.02 * values.size)) :].mean(), rel=1e-4, abs=1e-5)
+        assert anomaly > values[-max(1, round(0.02 * values.size)) :].mean()
 
 
 def test_cubes_are_told_as_they_are_done(cubes, monkeypatch):
@@ -348,8 +354,9 @@ def test_slabs_of_two_channels_make_six(tmp_path):
 # --- slices, voxel by voxel
 
 
-def test_the_model_of_cubes_sees_slices_too(tmp_path):
-    """KLIP of slices: one map, the scans of the fit known again, and the same from its folder."""
+@pytest.fixture(scope="module")
+def flat() -> ScanModel:
+    """KLIP of slices."""
     chosen = preparation(size=32, spacing=4.0)
     pieces = [
         (f"p{n}", image.pixels)
@@ -357,13 +364,57 @@ def test_the_model_of_cubes_sees_slices_too(tmp_path):
         for image in chosen.prepare(scan(n)).images(chosen.prepare(scan(n)).looked_at()[::8])
     ]
     detector = CubeModel(steps=2, device="cpu").fit([one for _, one in pieces], groups=[group for group, _ in pieces])
-    model = ScanModel(chosen, detector)
-    found = model.score(scan(7, bright=(20, 22, 24)))
-    assert found.anomaly_map.shape == SHAPE and found.nfe == len(found.slices) * detector.nfe_
-    assert (found.anomaly_map[~found.body] == np.float32(model.healthy_.map_low)).all()
+    return judging(ScanModel(chosen, detector), scan(0), scan(2))
+
+
+def test_the_model_of_cubes_sees_slices_too(flat, tmp_path):
+    """KLIP of slices: one map, the scans of the fit known again, and the same from its folder."""
+    told: list[tuple[int, int]] = []
+    found = flat.score(scan(7, bright=(20, 22, 24)), lambda done, total: told.append((done, total)))
+    assert found.anomaly_map.shape == SHAPE and found.nfe == len(found.slices) * flat.detector.nfe_
+    assert told[-1] == (len(found.slices), len(found.slices)) and told == sorted(told)
+    assert (found.anomaly_map[~found.body] == np.float32(flat.healthy_.map_low)).all()
     place = np.array(np.unravel_index(found.anomaly_map.argmax(), SHAPE))
     assert np.linalg.norm(place - (20, 22, 24)) <= 8, "a pixel is two voxels"
-    assert model.met(chosen.prepare(scan(1))) and not model.met(chosen.prepare(scan(7)))
-    model.save(tmp_path / "model")
+    assert abs(found.slices[int(found.slice_anomaly.argmax())] - 22) <= 6
+    assert flat.met(flat.preparation.prepare(scan(1))) and not flat.met(flat.preparation.prepare(scan(7)))
+    flat.save(tmp_path / "model")
     again = ScanModel.load(tmp_path / "model", device="cpu")
-    np.testing.assert_array_equal(again.score(scan(8)).anomaly_map, model.score(scan(8)).anomaly_map)
+    one, other = (model.score(scan(8)) for model in (again, flat))
+    np.testing.assert_array_equal(one.anomaly_map, other.anomaly_map)
+    np.testing.assert_array_equal(one.slice_anomaly, other.slice_anomaly)
+
+
+def test_slices_with_lesions_never_say_what_is_usual(flat):
+    """What is said of the others is, bit for bit, as in the whole scan: they meet the same noise, at the same place."""
+    prepared = flat.preparation.prepare(scan(5, bright=(20, 22, 24)))
+    lesions = scan(5, bright=(20, 22, 24)).voxels[0] > scan(5).voxels[0] + 100
+    whole, free = flat.errors_of(prepared), flat.errors_of(prepared, lesions)
+    kept = [place for place, index in enumerate(prepared.looked_at()) if index in prepared.without_lesions(lesions)]
+    assert 0 < len(kept) == len(free.body) <= len(whole.body) - 8
+    torch.testing.assert_close(free.errors, whole.errors[kept], rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(free.places, whole.places[kept])
+    assert np.diff(free.places).max() >= 9 * np.diff(free.places).min(), "and leave a gap"
+
+
+def test_a_scan_s_gain_and_offset_do_not_matter(flat):
+    volume = scan(7, bright=(20, 22, 24))
+    inside = volume.voxels > 0
+    other = dataclasses.replace(volume, voxels=np.where(inside, 3 * volume.voxels + 50, 0).astype(np.float32))
+    one, two = flat.score(volume), flat.score(other)
+    np.testing.assert_allclose(one.slice_anomaly, two.slice_anomaly, rtol=1e-2, atol=1e-2)
+    np.testing.assert_allclose(one.anomaly_map, two.anomaly_map, rtol=5e-2, atol=5e-2)
+
+
+def test_slices_in_several_tiles(flat):
+    """Errors are blended before they are squared: of a body larger than the square there is one map, without seams."""
+    wide = ScanModel(dataclasses.replace(flat.preparation, spacing=2.0), flat.detector)
+    prepared = wide.preparation.prepare(scan(7))
+    tiles = len(prepared.images(prepared.looked_at()[:1]))
+    assert tiles > 1
+    stack = wide.errors_of(prepared)
+    assert (
+        stack.errors.shape[-2:] == prepared.canvas.shape and stack.nfe == len(stack.body) * tiles * flat.detector.nfe_
+    )
+    found = wide.score(scan(7))
+    assert found.nfe == stack.nfe and np.isfinite(found.anomaly_map).all()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float32, Float64
 
 from priorlens import cube_model
@@ -19,6 +20,7 @@ from priorlens.detectors import load_detector, setup_of, unit_of
 from priorlens.errors import InputError, ModelError
 from priorlens.klip_model import KLIPModel
 from priorlens.provenance import Provenance, image_fingerprint
+from priorlens.scan_surprise import ErrorStack, peaks
 from priorlens.scores import HealthyStatistics
 from priorlens.volumes.scan_preparation import Prepared, ScanPreparation
 from priorlens.volumes.volume import Volume
@@ -34,9 +36,6 @@ HIGHEST = 0.05
 
 AT_ONCE = 16
 """Slices, or cubes, that a detector is given together; after each such part there is word of how far it is."""
-
-PEAKS = 0.02
-"""Share of a slice's body whose mean is its anomaly, where the detector tells none: where the map is highest."""
 
 
 @dataclass(frozen=True)
@@ -124,29 +123,47 @@ class ScanModel:
         slices = prepared.looked_at()
         if not slices:
             raise InputError(f"{volume.path}: shows no slice with enough of a body; give scans like those of the fit")
-        usual = self.healthy_.map_low
-        if isinstance(self.detector, CubeModel):
-            solid = self.preparation.dimensions == "3d"
-            pieces = prepared.cubes() if solid else [image.pixels for image in prepared.seen]
-            maps = [one for part in _parts(pieces, on_slices) for one in self.detector.score(part)]
-            anomaly_map = prepared.map_of_cubes(maps, usual) if solid else prepared.map_of(slices, maps, usual)
-            by_slice, nfe = _peaks(prepared, anomaly_map, slices), self.detector.nfe_ * len(pieces)
-        else:
-            found = [self.detector.score(part) for part in _parts(prepared.seen, on_slices)]
-            anomaly_map = prepared.map_of(slices, [one for part in found for one in part.anomaly_map], usual)
-            by_slice = np.concatenate([part.anomaly for part in found]).reshape(len(slices), -1).max(axis=1)
-            nfe = sum(part.nfe * len(part.anomaly) for part in found)
-        return ScanScores(
-            anomaly=_highest(by_slice),
-            anomaly_map=anomaly_map,
-            axis=prepared.layout.axes[0],
-            slices=tuple(prepared.own_index(index) for index in slices),
-            slice_anomaly=by_slice.astype(np.float32),
-            heights=prepared.heights[slices],
-            body=prepared.layout.from_stack(prepared.body),
-            prepared=prepared,
-            nfe=nfe,
+        judge = self._by_voxels if isinstance(self.detector, CubeModel) else self._by_images
+        return judge(prepared, slices, on_slices)
+
+    def errors_of(
+        self,
+        prepared: Prepared,
+        lesions: Bool[np.ndarray, "i j k"] | None = None,
+        on_slices: OnSlices = lambda done, total: None,
+    ) -> ErrorStack:
+        """What a prior of voxels makes of a scan's slices, or cubes: of those without these lesions."""
+        assert isinstance(self.detector, CubeModel)
+        planes = prepared.planes(lesions)
+        pieces = prepared.pieces(planes)
+        parts = _parts(list(pieces.items()), on_slices)
+        found = [one for part in parts for one in self.detector.signed([p for _, p in part], [n for n, _ in part])]
+        return ErrorStack(
+            path=prepared.volume.path,
+            errors=torch.from_numpy(prepared.stack_of(planes, found)),
+            body=torch.from_numpy(prepared.body_of(planes)),
+            places=prepared.places(planes),
+            pixel=self.preparation.spacing,
+            nfe=self.detector.nfe_ * len(pieces),
         )
+
+    def _by_voxels(self, prepared: Prepared, slices: Sequence[int], on_slices: OnSlices) -> ScanScores:
+        """The map is the mean of all readings; a slice is judged where the highest of them is highest."""
+        assert isinstance(self.detector, CubeModel)
+        stack, planes, usual = self.errors_of(prepared, None, on_slices), prepared.planes(), self.healthy_.map_low
+        judged = self.detector.judge(stack)
+        highest = prepared.layout.to_stack(prepared.map_of(planes, judged.highest, usual))
+        by_slice = peaks(highest[list(slices)], prepared.body[list(slices)])
+        return _scores(prepared, slices, prepared.map_of(planes, judged.mean, usual), by_slice, stack.nfe)
+
+    def _by_images(self, prepared: Prepared, slices: Sequence[int], on_slices: OnSlices) -> ScanScores:
+        """Each slice is judged by itself, as an image; of several tiles, the highest counts."""
+        assert not isinstance(self.detector, CubeModel)
+        found = [self.detector.score(part) for part in _parts(prepared.seen, on_slices)]
+        stack = prepared.stack_of(slices, [one for part in found for one in part.anomaly_map])
+        by_slice = np.concatenate([part.anomaly for part in found]).reshape(len(slices), -1).max(axis=1)
+        nfe = sum(part.nfe * len(part.anomaly) for part in found)
+        return _scores(prepared, slices, prepared.map_of(slices, stack, self.healthy_.map_low), by_slice, nfe)
 
     def save(self, folder: Path, *, facts: Mapping[str, Any] | None = None) -> None:
         """Write the model's folder; `facts` go into its config. Raises OutputError."""
@@ -197,13 +214,21 @@ def _highest(by_slice: Float32[np.ndarray, " slice"]) -> float:
     return float(np.sort(by_slice)[-count:].mean(dtype=np.float64))
 
 
-def _peaks(
-    prepared: Prepared, anomaly_map: Float32[np.ndarray, "i j k"], slices: Sequence[int]
-) -> Float32[np.ndarray, " slice"]:
-    stack = prepared.layout.to_stack(anomaly_map)
-    found = []
-    for index in slices:
-        values = stack[index][prepared.body[index]]
-        count = max(1, round(PEAKS * values.size))
-        found.append(np.partition(values, -count)[-count:].mean())
-    return np.array(found, np.float32)
+def _scores(
+    prepared: Prepared,
+    slices: Sequence[int],
+    anomaly_map: Float32[np.ndarray, "i j k"],
+    by_slice: Float32[np.ndarray, " slice"],
+    nfe: int,
+) -> ScanScores:
+    return ScanScores(
+        anomaly=_highest(by_slice),
+        anomaly_map=anomaly_map,
+        axis=prepared.layout.axes[0],
+        slices=tuple(prepared.own_index(index) for index in slices),
+        slice_anomaly=by_slice.astype(np.float32),
+        heights=prepared.heights[slices],
+        body=prepared.layout.from_stack(prepared.body),
+        prepared=prepared,
+        nfe=nfe,
+    )

@@ -52,9 +52,9 @@ class HealthyStatistics:
 
     @classmethod
     def of(
-        cls, anomaly: Float32[np.ndarray, " image"], anomaly_map: Float32[np.ndarray, "image height width"]
+        cls, anomaly: Float32[np.ndarray, " image"], anomaly_map: Float32[np.ndarray, "*pixel"]
     ) -> HealthyStatistics:
-        """From what a rule says of images that are known to be healthy."""
+        """From what a rule says of images that are known to be healthy: their figures, and the pixels of their maps."""
         low, threshold, high = (float(value) for value in np.quantile(anomaly_map, (0.5, 0.995, 0.9999)))
         return cls(
             anomaly_mean=float(anomaly.mean()),

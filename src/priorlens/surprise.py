@@ -13,6 +13,7 @@ the measurement y adds to the prior. Where y is the whole image it is the prior'
   levels is enough.
 - Divided by the variance the prior expects there, its energy is 1 on healthy tissue everywhere: standardised.
 - Averaged over draws and a neighbourhood *before* squaring, only what drifts the same way remains: coherent.
+- Where more is to be averaged than one image holds, the errors keep their sign: `signed_errors`.
 """
 
 from __future__ import annotations
@@ -139,6 +140,40 @@ def _at_level(
         torch.stack([smooth(signed, width).square().mean(1) for width in widths], 1),
         over_draws(white.square().mean(1) - energy) / sigma**2,
     )
+
+
+@torch.no_grad()
+def signed_errors(
+    denoiser: Denoiser,
+    variance: Variance,
+    x: Float[Tensor, "batch channel *space"],
+    *,
+    sigmas: Sequence[float],
+    draws: int,
+    seeds: Sequence[int],
+) -> Float[Tensor, "batch sigma channel *space"]:
+    """x - E[x | x_t] in deviations that the head expects of it, mean over draws; squares are left to the caller.
+
+    For what the prior has learned their variance is (sigma^2 + c / draws) / (sigma^2 + c), where c is what x varies by:
+    1 with a single draw. seeds: one an image, and all that decides its noise. Images that are to be averaged with
+    each other get different ones, and so more draws.
+    """
+    noise = torch.stack(
+        [
+            torch.randn(len(sigmas), draws, *x.shape[1:], generator=torch.Generator().manual_seed(seed))
+            for seed in seeds
+        ],
+        dim=2,
+    ).to(x)
+    clean = x.expand(draws, *x.shape).flatten(0, 1)
+    found = []
+    for sigma, drawn in zip(sigmas, noise, strict=True):
+        x_t = clean + float(sigma) * drawn.flatten(0, 1)
+        level = x.new_full((len(x_t),), float(sigma))
+        denoised = denoiser(x_t, level)
+        scaled = (clean - denoised) * (-0.5 * variance(x_t, denoised, level)).exp()
+        found.append(scaled.unflatten(0, (draws, len(x))).mean(0))
+    return torch.stack(found, 1)
 
 
 def _integral(values: Float[Tensor, "batch sigma *space"], sigmas: Sequence[float]) -> Float[Tensor, "batch *space"]:

@@ -20,8 +20,13 @@ from PIL import Image
 from priorlens import variations
 from priorlens.anodode import AnoDODE
 from priorlens.commands import fit_scans, scan_scoring
+from priorlens.commands.usual_errors import unlearned
 from priorlens.commands.view_scoring import score_files
+from priorlens.cube_model import CubeModel
+from priorlens.held_out import hold_out
+from priorlens.scan_surprise import SIGMAS, WIDTHS, ErrorStack
 from priorlens.volumes.scan_preparation import LEAST_BODY
+from priorlens.volumes.scans import Scan
 from volumes.made_scans import OBLIQUE, head, lesion_mask, trunk, write_nifti, write_trunk
 
 SHALLOW = (40, 48, 11)
@@ -199,6 +204,49 @@ def test_cubes(tmp_path: Path, run: Command, monkeypatch: pytest.MonkeyPatch) ->
     scored(run("score", model, tmp_path / "heads/0.nii.gz", "--out", out), out, 1)
     assert nibabel.load(out / "maps/0.nii.gz").shape == (40, 48, 32)
     assert "3d" in run("inspect", model).stdout
+
+
+def test_klip_of_slices_reads_what_is_usual_off_those_without_lesions(
+    tmp_path: Path, run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of few patients, of every scan; the tumour's slices 6 to 8 are missing, and the others are where they were."""
+    stacks: list[ErrorStack] = []
+    learn = CubeModel.learn_usual
+    monkeypatch.setattr(CubeModel, "learn_usual", lambda self, found: learn(self, _kept(stacks, found)))
+    model, out = tmp_path / "model", tmp_path / "out"
+    options = ("--method", "klip", "--size", 32, "--steps", 2, "--threads", 1, "--channels", "flair,t1ce")
+    ran = run("fit", brats(tmp_path / "brats", 3), "--out", model, *options)
+    assert ran.code == 0 and not ran.told, ran
+    assert sorted(stack.path.parent.name for stack in stacks) == [f"BraTS20_00{n}" for n in range(3)]
+    for stack in stacks:
+        assert stack.errors.shape[1:3] == (len(SIGMAS), 2)
+        steps = np.diff(stack.places) / np.diff(stack.places).min()
+        np.testing.assert_allclose(sorted(steps)[-1], 4, rtol=1e-6, err_msg="three slices are left out")
+        assert np.allclose(sorted(steps)[:-1], 1)
+    found = config(model)
+    assert (found["null"], found["widths"], found["scans"]["channels"]) == ("scan", list(WIDTHS), ["flair", "t1ce"])
+    scored(run("score", model, brats(tmp_path / "new", 1, first=7), "--out", out), out, 1)
+    assert "healthy scans" in (model / "training.csv").read_text()
+
+
+def _kept(stacks: list[ErrorStack], found: Any) -> list[ErrorStack]:
+    stacks[:] = found
+    return stacks
+
+
+def test_of_many_patients_only_those_held_out_say_what_is_usual() -> None:
+    """Of few, of whom only slabs are held out, all do; in an order that the seed decides."""
+    scans = [Scan((Path(f"s{n}.nii"),), ("",), f"s{n}", f"p{n}") for n in range(12)]
+    patients = [f"p{n}" for n in range(12) for _ in range(4)]
+    kept, held = hold_out(patients, 0)
+    found = unlearned(scans, patients, patients, 0)
+    assert {scan.group for scan in found} == {patients[index] for index in held}
+    assert not {scan.group for scan in found} & {patients[index] for index in kept}
+    whose = [f"p{n}" for n in range(3) for _ in range(40)]
+    slabs = [f"{patient} slab {place % 40 // 4}" for place, patient in enumerate(whose)]
+    few = unlearned(scans[:3], whose, slabs, 0)
+    assert sorted(scan.group for scan in few) == ["p0", "p1", "p2"]
+    assert few == unlearned(scans[:3], whose, slabs, 0)
 
 
 def test_many_patients_are_held_out_as_a_whole_and_not_varied(tmp_path: Path, run: Command, pieces: Pieces) -> None:

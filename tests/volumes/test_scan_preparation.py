@@ -87,11 +87,9 @@ def scan(affine, marked=None, radius=20.0, value=-60.0):
 
 def returned(prepared, outside=0.0):
     """What the model would say if it said what it saw: the map of the (middle) channel."""
-    if prepared.preparation.dimensions == "3d":
-        return prepared.map_of_cubes([cube[0] for cube in prepared.cubes()], outside)
-    slices = prepared.looked_at()
-    images = prepared.images(slices)
-    return prepared.map_of(slices, [image.pixels[len(image.pixels) // 2] for image in images], outside)
+    planes = prepared.planes()
+    maps = [pixels[len(pixels) // 2] for pixels in prepared.pieces(planes).values()]
+    return prepared.map_of(planes, prepared.stack_of(planes, maps), outside)
 
 
 def centre_of_mass(weights, affine):
@@ -201,7 +199,8 @@ def test_outside_the_body_and_in_slices_not_looked_at():
     slices = prepared.looked_at()
     shown = slices[2:5]
     images = prepared.images(shown)
-    found = prepared.map_of(shown, [np.full((32, 32), 5, np.float32)] * len(images), outside=-3.0)
+    stack = prepared.stack_of(shown, [np.full((32, 32), 5, np.float32)] * len(images))
+    found = prepared.map_of(shown, stack, outside=-3.0)
     expected = np.full(volume.shape, -3, np.float32)
     axis, own = prepared.layout.axes[0], [prepared.own_index(index) for index in shown]
     rows = np.moveaxis(expected, axis, 0)
@@ -209,13 +208,14 @@ def test_outside_the_body_and_in_slices_not_looked_at():
         rows[index][np.moveaxis(body, axis, 0)[index]] = 5
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     whole = preparation(dimensions="3d", size=16).prepare(volume)
-    cubes = [np.full((16, 16, 16), 5, np.float32)] * len(whole.cubes())
-    np.testing.assert_allclose(whole.map_of_cubes(cubes, -3.0), np.where(body, 5, -3), rtol=1e-6)
+    stack = whole.stack_of(whole.planes(), [np.full((16, 16, 16), 5, np.float32)] * len(whole.cubes()))
+    np.testing.assert_allclose(whole.map_of(whole.planes(), stack, -3.0), np.where(body, 5, -3), rtol=1e-6)
 
 
 def test_no_slices_make_a_map_of_nothing():
     volume = scan(AFFINES["upright"])
-    assert (preparation().prepare(volume).map_of([], [], outside=2.0) == 2).all()
+    prepared = preparation().prepare(volume)
+    assert (prepared.map_of([], prepared.stack_of([], []), outside=2.0) == 2).all()
 
 
 # --- tiles
@@ -249,11 +249,9 @@ def test_a_map_of_tiles_is_on_the_scan_what_it_is_on_the_canvas(dimensions):
     ramp = np.indices(canvas.shape).sum(0).astype(np.float32)
     tiles = canvas.tiles(ramp)
     assert len(tiles) > 8
-    if dimensions == "3d":
-        found = prepared.map_of_cubes(tiles, np.nan)
-    else:
-        slices = list(range(len(prepared.body)))
-        found = prepared.map_of(slices, tiles * len(slices), np.nan)
+    planes = prepared.planes() if dimensions == "3d" else list(range(len(prepared.body)))
+    stack = prepared.stack_of(planes, tiles if dimensions == "3d" else tiles * len(planes))
+    found = prepared.map_of(planes, stack, np.nan)
     assert np.isfinite(found[body]).all() and np.isnan(found[~body]).all()
     places = np.argwhere(body)
     design = np.column_stack([places, np.ones(len(places))])
@@ -263,6 +261,53 @@ def test_a_map_of_tiles_is_on_the_scan_what_it_is_on_the_canvas(dimensions):
     steps = np.abs(fitted[:3]) / volume.spacing
     expected = np.ones(3) if dimensions == "3d" else np.where(np.arange(3) == prepared.layout.axes[0], 0, 1)
     np.testing.assert_allclose(steps, expected, atol=0.01)
+
+
+@pytest.mark.parametrize("dimensions", ["2d", "2.5d", "3d"])
+def test_maps_of_several_levels_and_channels_become_one_stack(dimensions):
+    """Whatever stands before the pieces' own axes is kept: blended level by level and channel by channel."""
+    chosen = preparation(spacing=1.0, size=16, dimensions=dimensions)
+    prepared = chosen.prepare(scan(AFFINES["oblique"], radius=20))
+    planes = prepared.planes()
+    rng = np.random.default_rng(0)
+    maps = [rng.standard_normal((3, *one.shape)).astype(np.float32) for one in prepared.pieces(planes).values()]
+    found = prepared.stack_of(planes, maps)
+    assert found.shape == (len(planes), *maps[0].shape[:2], *prepared.canvas.shape[-2:])
+    for level in range(3):
+        alone = prepared.stack_of(planes, [one[level, 0] for one in maps])
+        np.testing.assert_allclose(found[:, level, 0], alone, rtol=1e-6, atol=1e-6)
+    assert prepared.body_of(planes).shape == alone.shape
+
+
+@pytest.mark.parametrize("dimensions", ["2d", "3d"])
+def test_pieces_have_the_same_numbers_whichever_planes_are_chosen(dimensions):
+    """And so meet the same noise: some slices of a scan, those without lesions, as in the whole of it."""
+    prepared = preparation(spacing=1.0, size=16, dimensions=dimensions).prepare(scan(AFFINES["upright"], radius=20))
+    planes = prepared.planes()
+    every, some = prepared.pieces(planes), prepared.pieces(planes[3:7])
+    assert len(every) > len(planes) / 2 and set(some) <= set(every)
+    for number, piece in some.items():
+        np.testing.assert_array_equal(piece, every[number])
+
+
+@pytest.mark.parametrize("dimensions", ["2d", "3d"])
+@pytest.mark.parametrize("name", ["oblique", "slices far apart", "steeply oblique"])
+def test_places_of_planes_and_the_body_in_them(name, dimensions):
+    """Slices lie as far apart as the scanner left them, a canvas's planes as far as its pixels are wide."""
+    volume = scan(AFFINES[name])
+    chosen = preparation(spacing=1.2, size=32, dimensions=dimensions)
+    prepared = chosen.prepare(volume)
+    planes = prepared.planes()
+    apart = 1.2 if dimensions == "3d" else volume.spacing[prepared.layout.axes[0]]
+    np.testing.assert_allclose(np.diff(prepared.places(planes)), apart, rtol=1e-9)
+    area = prepared.body_of(planes).sum() * 1.2**2 * apart
+    assert area == pytest.approx(prepared.body.sum() * np.prod(volume.spacing), rel=0.05), "in mm3"
+    lesions = np.zeros(volume.shape, bool)
+    index = prepared.own_index(planes[len(planes) // 2]) if dimensions == "2d" else volume.shape[2] // 2
+    np.moveaxis(lesions, prepared.layout.axes[0], 0)[index, 15:18, 15:18] = True
+    free = prepared.planes(lesions)
+    hit = sorted(set(planes) - set(free))
+    assert 1 <= len(hit) < len(planes) / 3 and hit == list(range(hit[0], hit[-1] + 1))
 
 
 # --- neighbours

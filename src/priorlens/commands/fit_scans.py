@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from priorlens.anodode import AnoDODE
     from priorlens.cube_model import CubeModel
     from priorlens.klip_model import KLIPModel
+    from priorlens.progress import Progress
     from priorlens.scan_model import ScanModel
     from priorlens.volumes.scan_preparation import ScanPreparation
     from priorlens.volumes.scans import Scan
@@ -121,7 +122,8 @@ def fit_scans(
         typer.echo(f"{out}: is finished already; nothing is left to learn")
     else:
         learned = _pieces(kept, preparation, shared["seed"], options.modality)
-        train(model, partial(_fit, detector, learned, batch=batch, accumulate=accumulate), out, run, resume)
+        learn = partial(_fit, model, learned, kept, options.modality, batch=batch, accumulate=accumulate)
+        train(model, learn, out, run, resume)
         count, patients = len(learned.pieces), len(set(learned.patients))
         what = "cubes" if dimensions == "3d" else "slices, varied ones among them,"
         typer.echo(f"{out}: learned from {count} {what} of {len(kept)} scans of {patients} patients")
@@ -293,18 +295,31 @@ def _require_enough(scans: Sequence[Scan], learned: Learned) -> None:
         )
 
 
-def _fit(detector: AnoDODE | KLIPModel | CubeModel, learned: Learned, **options: Any) -> None:
+def _fit(
+    model: ScanModel,
+    learned: Learned,
+    scans: Sequence[Scan],
+    modality: Modality | None,
+    *,
+    on_progress: Callable[[Progress], None],
+    **options: Any,
+) -> None:
     """Held out are groups; known again later are patients."""
+    from priorlens.commands.usual_errors import unlearned, usual_errors
     from priorlens.cube_model import CubeModel
+    from priorlens.prior import processes
     from priorlens.provenance import patient_fingerprint
 
-    pieces = learned.pieces
+    pieces, detector = learned.pieces, model.detector
     if isinstance(detector, CubeModel):
         pieces = [getattr(piece, "pixels", piece) for piece in pieces]
-    detector.fit(pieces, groups=learned.groups, **options)
+    detector.fit(pieces, groups=learned.groups, on_progress=on_progress, **options)
     known = frozenset(map(patient_fingerprint, learned.told))
     detector.provenance_ = replace(detector.provenance_, patients=known)
     detector.trained_on_ = {**detector.trained_on_, "patients": len(set(learned.patients))}
+    if isinstance(detector, CubeModel) and processes.first():  # which writes the model
+        new = unlearned(scans, learned.patients, learned.groups, detector.seed)
+        detector.learn_usual(usual_errors(model, new, modality, on_progress))
 
 
 def _fingerprint(scans: Sequence[Scan]) -> str:

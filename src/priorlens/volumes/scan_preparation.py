@@ -184,24 +184,60 @@ class Prepared:
                 break
         return found
 
-    def map_of(
-        self, slices: Sequence[int], maps: Sequence[Float32[np.ndarray, "size size"]], outside: float
-    ) -> Float32[np.ndarray, "i j k"]:
-        """The scan's own map, from those of the images of these slices; `outside` the body and slices not looked at."""
-        canvas = self.canvas
-        stack = np.full(self.body.shape, outside, np.float32)
-        each = len(maps) // max(1, len(slices))
-        for position, index in enumerate(slices):
-            plane = canvas.blended(maps[position * each : (position + 1) * each])
-            stack[index] = canvas.from_canvas(plane, outside)
-        return self._outside(stack, outside)
+    def planes(self, lesions: Bool[np.ndarray, "i j k"] | None = None) -> list[int]:
+        """Of what a model of voxels sees, those with nothing of these lesions: slices that are looked at; of cubes, the
+        canvas's planes."""
+        if self.preparation.dimensions != "3d":
+            return self.without_lesions(lesions)
+        hit = np.zeros(self.canvas.shape, bool)
+        if lesions is not None:
+            hit = self.canvas.to_canvas(self.layout.to_stack(lesions).astype(np.float32)) > 0
+        return [int(index) for index in np.flatnonzero(~hit.any((1, 2)))]
 
-    def map_of_cubes(
-        self, maps: Sequence[Float32[np.ndarray, "size size size"]], outside: float
-    ) -> Float32[np.ndarray, "i j k"]:
-        """The scan's own map, from those of its cubes; `outside` the body."""
+    def pieces(self, planes: Sequence[int]) -> dict[int, Float32[np.ndarray, "channel *size"]]:
+        """What a model of voxels sees of these planes, numbered alike whichever they are: their tiles; or all cubes."""
+        if self.preparation.dimensions == "3d":
+            return dict(enumerate(self.cubes()))
+        images = self.seen if list(planes) == self.looked_at() else self.images(planes)
+        each = len(images) // max(1, len(planes))
+        numbers = [index * each + tile for index in planes for tile in range(each)]
+        return {number: image.pixels for number, image in zip(numbers, images, strict=True)}
+
+    def stack_of(
+        self, planes: Sequence[int], maps: Sequence[Float32[np.ndarray, "*any"]]
+    ) -> Float32[np.ndarray, "plane *rest"]:
+        """These planes of the canvas, from maps of all their pieces; axes before the pieces' own are kept."""
         canvas = self.canvas
-        return self._outside(canvas.from_canvas(canvas.blended(maps), outside), outside)
+        if self.preparation.dimensions == "3d":
+            return np.moveaxis(canvas.blended(maps), -3, 0)[list(planes)]
+        each = len(maps) // max(1, len(planes))
+        blended = [canvas.blended(maps[place * each : (place + 1) * each]) for place in range(len(planes))]
+        return np.stack(blended) if blended else np.zeros((0, *canvas.shape), np.float32)
+
+    def body_of(self, planes: Sequence[int]) -> Bool[np.ndarray, "plane row column"]:
+        """Where the patient is in these planes of the canvas."""
+        body = self.body if self.preparation.dimensions == "3d" else self.body[list(planes)]
+        inside = self.canvas.to_canvas(body.astype(np.float32)) > 0.5
+        return inside[list(planes)] if self.preparation.dimensions == "3d" else inside
+
+    def places(self, planes: Sequence[int]) -> Float64[np.ndarray, " plane"]:
+        """Millimetres of these planes along the axis that they are stacked along, from the first of all."""
+        apart = self.preparation.spacing if self.preparation.dimensions == "3d" else spacing_of(self.affine)[0]
+        return np.asarray(planes, np.float64) * apart
+
+    def map_of(
+        self, planes: Sequence[int], stack: Float32[np.ndarray, "plane row column"], outside: float
+    ) -> Float32[np.ndarray, "i j k"]:
+        """The scan's own map, from these planes of the canvas; `outside` the body and planes that are not given."""
+        canvas = self.canvas
+        if self.preparation.dimensions == "3d":
+            whole = np.full(canvas.shape, outside, np.float32)
+            whole[list(planes)] = stack
+            return self._outside(canvas.from_canvas(whole, outside), outside)
+        found = np.full(self.body.shape, outside, np.float32)
+        for index, plane in zip(planes, stack, strict=True):
+            found[index] = canvas.from_canvas(plane, outside)
+        return self._outside(found, outside)
 
     def _outside(self, stack: Float32[np.ndarray, "slice row column"], outside: float) -> Float32[np.ndarray, "i j k"]:
         return self.layout.from_stack(np.where(self.body, stack, np.float32(outside)))
