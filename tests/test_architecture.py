@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "priorlens"
 
 STEPS = {
-    "ground": ("errors", "outputs", "checkpoint"),
+    "ground": ("errors", "outputs", "ledger", "checkpoint"),
     "images": ("images", "manifest", "datasets", "body", "acquisition", "normalise", "preparation", "provenance"),
     "scans": (
         *("volumes.volume", "volumes.left_out", "volumes.damage", "volumes.nifti_header", "volumes.nifti"),

@@ -10,7 +10,7 @@ import heapq
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,9 @@ TOGETHER = 64
 
 SECONDS = 2.0
 
+PATIENCE = 2.0
+"""Seconds to wait for a ledger that another process has open: one that only looks into it closes it soon."""
+
 _TABLES = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS inputs (
@@ -37,7 +40,16 @@ CREATE TABLE IF NOT EXISTS rows (
     name TEXT, table_name TEXT, cells TEXT NOT NULL, PRIMARY KEY (name, table_name)
 ) WITHOUT ROWID;
 """
-_FULL = "disk is full"
+_NAMES = ("facts", "inputs", "rows")
+_OF_THE_DISK = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+
+
+class InUse(OutputError):
+    """Another process has the ledger open."""
+
+
+class Damaged(OutputError):
+    """It is no ledger, or none that can be read."""
 
 
 @dataclass(frozen=True)
@@ -124,51 +136,83 @@ class Ledger:
         Raises:
             OutputError: another run writes it; or it is of another identity, or damaged, and not `fresh`.
         """
-        if fresh and path.exists():
-            cls._connect(path).connection.close()  # not while another run writes it
+        try:
+            return cls._begin(path, identity, fresh=fresh)
+        except Damaged:
+            if not fresh:
+                raise
             _remove(path)
-        ledger = cls._connect(path)
-        wanted = json.dumps(dict(identity), sort_keys=True)
-        with _told(path):
-            found = ledger.connection.execute("SELECT value FROM facts WHERE name = 'identity'").fetchone()
+            return cls._begin(path, identity, fresh=True)
+
+    @classmethod
+    def require_idle(cls, path: Path) -> None:
+        """Raises InUse where another process has it open, Damaged."""
+        cls._connect(path, fresh=False).connection.close()
+
+    @classmethod
+    def _begin(cls, path: Path, identity: Mapping[str, Any], *, fresh: bool) -> Ledger:
+        ledger = cls._connect(path, fresh=fresh)
+        wanted = {"schema": SCHEMA, **identity}
+        try:
+            found = ledger.fact("identity")
             if found is None:
-                facts = [("schema", str(SCHEMA)), ("identity", wanted)]
-                ledger.connection.executemany("INSERT INTO facts VALUES (?, ?)", facts)
-        if found is not None and found[0] != wanted:
+                ledger.note("identity", json.dumps(wanted, sort_keys=True))
+            elif found != json.dumps(wanted, sort_keys=True):
+                changed = _difference(json.loads(found), wanted)
+                raise OutputError(
+                    f"{path.parent}: holds results of another {changed}; choose another --out, or add --overwrite to "
+                    "begin anew"
+                )
+        except OutputError:
             ledger.connection.close()
-            changed = _difference(json.loads(found[0]), dict(identity))
-            raise OutputError(
-                f"{path.parent}: holds results of another {changed}; choose another --out, or add --overwrite to "
-                "begin anew"
-            )
+            raise
         return ledger
 
     @classmethod
-    def _connect(cls, path: Path) -> Ledger:
+    def _connect(cls, path: Path, *, fresh: bool) -> Ledger:
         """With the lock on it, for as long as it is open."""
         with _told(path):
-            connection = sqlite3.connect(path, timeout=0, isolation_level=None)
-            connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # from the first change on until it is closed
-            connection.execute("BEGIN EXCLUSIVE")
-            for statement in _TABLES.split(";"):
-                connection.execute(statement)
-            connection.execute("COMMIT")
+            connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
+            try:
+                connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # from the first change on until it is closed
+                connection.execute("BEGIN EXCLUSIVE")
+                for name in _NAMES if fresh else ():
+                    connection.execute(f"DROP TABLE IF EXISTS {name}")
+                for statement in _TABLES.split(";"):
+                    connection.execute(statement)
+                connection.execute("COMMIT")
+            except sqlite3.Error:
+                connection.close()
+                raise
         return cls(path, connection)
 
-    def pending(self, inputs: Iterable[Input], elsewhere: Callable[[Input], bool] = lambda one: False) -> list[int]:
-        """Which of the inputs, by their place in the sequence, are still to be done.
+    def fact(self, name: str) -> str | None:
+        """What was noted under a name, if anything. Raises OutputError."""
+        with _told(self.path):
+            found = self.connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return None if found is None else str(found[0])
 
-        Not those that are `settled`, here or `elsewhere`. All others that the ledger knows are no more part of the run.
+    def note(self, name: str, value: str) -> None:
+        """Raises OutputError."""
+        with _told(self.path):
+            self.connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    def pending(self, inputs: Iterable[Input], elsewhere: Mapping[str, str] | None = None) -> list[int]:
+        """The positions of the inputs that are still to be done.
+
+        Not those that are `settled` here, or `elsewhere`: of their names, `done` or `failed`. All others that the
+        ledger knows are no more part of the run. Raises OutputError.
         """
         todo = []
         execute = self.connection.execute
         with self._transaction():
             execute("UPDATE inputs SET position = NULL")
-            for index, one in enumerate(inputs):
+            for one in inputs:
                 key = _key(one.name)
-                state = self.settled(one)
-                if state or elsewhere(one):
-                    execute("UPDATE inputs SET position = ? WHERE name = ?", (one.position, key))
+                known = elsewhere.get(one.name, "") if elsewhere else ""
+                if state := known or self.settled(one):
+                    if not known:
+                        execute("UPDATE inputs SET position = ? WHERE name = ?", (one.position, key))
                     self.counts.before += 1
                     self.counts.failed += state == "failed"
                     self.counts.done += state != "failed"
@@ -178,14 +222,28 @@ class Ledger:
                     "INSERT OR REPLACE INTO inputs VALUES (?, ?, ?, 'pending', '', 0, ?, ?, '')",
                     (key, one.position, _key(one.file), one.stamp.size, one.stamp.modified),
                 )
-                todo.append(index)
+                todo.append(one.position)
         return todo
+
+    def place(self, inputs: Iterable[Input]) -> dict[str, str]:
+        """Give those of the inputs that are `settled` here their places, and all else none: whether each is `done` or
+        `failed`, by name. So that of several parts of a run only one has the lines of an input. Raises OutputError.
+        """
+        found = {}
+        with self._transaction():
+            self.connection.execute("UPDATE inputs SET position = NULL")
+            for one in inputs:
+                if state := self.settled(one):
+                    found[one.name] = state
+                    change = "UPDATE inputs SET position = ? WHERE name = ?"
+                    self.connection.execute(change, (one.position, _key(one.name)))
+        return found
 
     def settled(self, one: Input) -> str:
         """`done`; or `failed`, for a reason that will not pass; for as long as the file is the same. Else empty."""
-        query = "SELECT state, passing, size, modified FROM inputs WHERE name = ?"
+        query = "SELECT state, passing, size, modified, file FROM inputs WHERE name = ?"
         known = self.connection.execute(query, (_key(one.name),)).fetchone()
-        if known is None or Stamp(known[2], known[3]) != one.stamp:
+        if known is None or Stamp(known[2], known[3]) != one.stamp or known[4] != _key(one.file):
             return ""
         return known[0] if known[0] == "done" or (known[0] == "failed" and not known[1]) else ""
 
@@ -219,9 +277,10 @@ class Ledger:
             self.connection.close()
 
     def number_of(self, state: str) -> int:
-        """Of the inputs of the run, how many are `pending`, `done` or `failed`."""
+        """Of the inputs of the run, how many are `pending`, `done` or `failed`. Raises OutputError."""
         query = "SELECT count(*) FROM inputs WHERE state = ? AND position IS NOT NULL"
-        return int(self.connection.execute(query, (state,)).fetchone()[0])
+        with _told(self.path):
+            return int(self.connection.execute(query, (state,)).fetchone()[0])
 
     def _placed(self, table: str) -> Iterator[tuple[int, list[str]]]:
         query = (
@@ -296,11 +355,15 @@ def _told(path: Path | None) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        where = path or Path("results")
-        if "locked" in str(error):
-            raise OutputError(
+        where, code = path or Path("results"), getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise InUse(
                 f"{where.parent}: another run writes into this folder; wait for it, or choose another --out"
             ) from error
-        if _FULL in str(error):
-            raise OutputError(f"{where}: cannot be written (no space left); free some space, then go on") from error
-        raise OutputError(f"{where}: cannot be used ({error}); remove it, or add --overwrite to begin anew") from error
+        if code == sqlite3.SQLITE_FULL:
+            line = "cannot be written (no space left); free some space, then the same command goes on"
+            raise OutputError(f"{where}: {line}") from error
+        if code in _OF_THE_DISK:
+            line = f"cannot be written ({error}); free some space or mend the disk, then the same command goes on"
+            raise OutputError(f"{where}: {line}") from error
+        raise Damaged(f"{where}: cannot be used ({error}); remove it, or add --overwrite to begin anew") from error

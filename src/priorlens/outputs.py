@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -107,6 +108,28 @@ def prepare_folder(path: Path, overwrite: bool = False) -> Path:
     except OSError as error:
         raise _output_error(path, error) from error
     return path
+
+
+def remove_unfinished(path: Path) -> None:
+    """What processes that are gone have left half-written in a folder that no other writes to, in depth.
+
+    A process of this machine that lives keeps its own; of another machine's nothing is known here.
+    """
+    for partial in list(path.rglob(".*.partial")):
+        number = partial.name.split(".")[-2]
+        if number.isdecimal() and not (int(number) != os.getpid() and _lives(int(number))):
+            _remove(partial)
+            shutil.rmtree(partial, ignore_errors=True)  # a data set of several files
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _remove(partial: Path) -> None:

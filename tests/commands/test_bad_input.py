@@ -303,7 +303,7 @@ def test_ctrl_c_while_scoring(
 
     monkeypatch.setattr(anodode.AnoDODE, "score", score_once)
     ran = run("score", model, tmp_path / "new", "--out", out, "--no-overlays")
-    ran.refused(130, out / "scores.csv", "stopped after 16 of 40 images", "--overwrite")
+    ran.refused(130, out / "scores.csv", "stopped after 16 of 40 images", "the same command goes on")
     assert len(errors(out)) == 16 == len(list((out / "maps").iterdir()))
     nothing_is_half_written(out)
 

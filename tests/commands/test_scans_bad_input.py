@@ -705,7 +705,7 @@ def test_ctrl_c_while_scoring_scans(
 
     monkeypatch.setattr(ScanModel, "score", score_once)
     ran = run("score", mr_model, tmp_path / "new", "--out", out, "--no-overlays")
-    ran.refused(130, out / "scores.csv", "stopped after 1 of 3 scans", "--overwrite")
+    ran.refused(130, out / "scores.csv", "stopped after 1 of 3 scans", "the same command goes on")
     assert len(rows(out / "scores.csv")) == 1 == len(list((out / "maps").iterdir()))
     nothing_is_half_written(out)
 

@@ -15,11 +15,11 @@ import pytest
 from command_line import Command, Draw
 from PIL import Image
 
+from priorlens import scoring
 from priorlens.acquisition import ACQUISITION
 from priorlens.anodode import RULES
 from priorlens.blocks import Procedure, block_means, flag
 from priorlens.calibration import calibrated_setups, model_hash, read_calibration
-from priorlens.commands import results
 from priorlens.conformal import p_values
 from priorlens.layers import LAYERS
 from priorlens.pictures import CALLED, displayable
@@ -404,16 +404,17 @@ def test_nothing_of_an_earlier_verdict_stays_beside_scores_without_one(
 def test_stopped_with_ctrl_c_the_verdicts_are_those_of_the_table(
     tmp_path: Path, run: Command, calibrated: Path, study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    score_cases = results.score_cases
+    score_cases = scoring.score_cases
 
     def stopped(detector: object, cases: list[object]) -> Iterator[object]:
         yield from score_cases(detector, cases[:2])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(results, "score_cases", stopped)
+    monkeypatch.setattr(scoring, "score_cases", stopped)
     out = tmp_path / "out"
     options = ("--alpha", 0.2, "--group", "^([a-z]+)_", "--no-overlays")
-    run("score", calibrated, study, "--out", out, *options).refused(130, "stopped after 2 of 5 images")
+    line = "stopped after 2 of 5 images; the same command goes on"
+    run("score", calibrated, study, "--out", out, *options).refused(130, line)
     assert [row["patient"] for row in table(out)] == ["ann", "ann"]
     assert [(row["patient"], row["images"]) for row in rows_of(out / "patients.csv")] == [("ann", "2")]
     assert {row["file"] for row in rows_of(out / "regions.csv")} <= {row["file"] for row in table(out)}

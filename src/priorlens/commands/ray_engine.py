@@ -6,7 +6,7 @@ What is done to an input is what is done without Ray; only where, and in which o
 from __future__ import annotations
 
 import logging
-import pickle
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +17,9 @@ from priorlens.ledger import Entry
 
 Score = Callable[[Any], list[Entry]]
 """Scores one piece of work: some images, or a scan."""
+
+_RAY = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_worker_niceness": "0"}
+"""Its own notes are not for the user; and its processes need not yield to whatever else runs on this machine."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,11 @@ class Worker:
 
     def __init__(self, make: Callable[[], Score]) -> None:
         import torch
+        from ray import cloudpickle
         from ray.util.metrics import Counter, Histogram
 
         torch.set_num_threads(1)
-        self.score = make()
+        self.score, self.packed = make(), cloudpickle
         self.inputs = Counter("priorlens_inputs", "Inputs that were scored, or could not be.", tag_keys=("state",))
         self.seconds = Histogram(
             "priorlens_seconds", "To read, score and write one piece of work.", boundaries=[0.01, 0.1, 1, 10, 100]
@@ -46,11 +50,11 @@ class Worker:
         found = []
         for work in batch["work"]:
             start = time.perf_counter()
-            entries = self.score(pickle.loads(work))  # made by the process that asks, a few lines below
+            entries = self.score(self.packed.loads(work))  # as Ray sends whatever goes between processes of one run
             self.seconds.observe(time.perf_counter() - start)
             for entry in entries:
                 self.inputs.inc(1, {"state": "failed" if entry.reason else "done"})
-            found.append(pickle.dumps(entries))
+            found.append(self.packed.dumps(entries))
         return {"entries": found}
 
 
@@ -59,8 +63,11 @@ def entries_by_ray(make: Callable[[], Score], works: Iterable[Any], cluster: Clu
 
     Raises WeightsError: Ray is not installed. InputError: the cluster cannot be reached.
     """
+    for name, value in _RAY.items():
+        os.environ.setdefault(name, value)  # read when Ray is first imported
     try:
         import ray
+        from ray import cloudpickle
         from ray.data import ActorPoolStrategy, DataContext
     except ImportError as error:
         raise WeightsError("--engine ray: Ray is not installed; pip install 'priorlens[ray]'") from error
@@ -75,7 +82,7 @@ def entries_by_ray(make: Callable[[], Score], works: Iterable[Any], cluster: Clu
         processors = ray.cluster_resources()
         graphics = int(processors.get("GPU", 0))
         workers = cluster.workers or graphics or max(1, int(processors.get("CPU", 1)))
-        rows = [{"work": pickle.dumps(work)} for work in works]
+        rows = [{"work": cloudpickle.dumps(work)} for work in works]
         if not rows:
             return
         data = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
@@ -87,7 +94,7 @@ def entries_by_ray(make: Callable[[], Score], works: Iterable[Any], cluster: Clu
             num_gpus=1 if graphics else 0,
         )
         for row in data.iter_rows():
-            yield from pickle.loads(row["entries"])
+            yield from cloudpickle.loads(row["entries"])
     finally:
         ray.shutdown()
 

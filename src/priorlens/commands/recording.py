@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from priorlens.commands.event_log import EventLog
+from priorlens.commands.parquet import discard_parquet, write_data_sets
 from priorlens.commands.terminal import scoring_bar, warn
 from priorlens.errors import OutputError
-from priorlens.ledger import Entry, Input, Ledger, Stamp, merged
-from priorlens.outputs import prepare_folder, write_rows
+from priorlens.ledger import Entry, Input, InUse, Ledger, Stamp, merged
+from priorlens.outputs import prepare_folder, remove_unfinished, write_rows
 from priorlens.result_folder import SCORES
 from priorlens.verdicts import Judge
 
 RUN, _RUNS = "run.sqlite", "run*.sqlite"
+_INPUTS = "inputs"
 Tables = Mapping[str, Sequence[str]]
 """The columns of each table, by the name of its file."""
 
@@ -58,35 +61,48 @@ def parse_shard(text: str | None) -> Shard:
 class Run:
     """What is written into one results folder. own: by this process. others: parts that other processes have done.
 
-    log: is told of every input.
+    log: is told of every input. parquet: whether the tables are written as Parquet data sets, too.
     """
 
     own: Ledger
     others: Sequence[Ledger] = ()
     shard: Shard = WHOLE
     log: EventLog = field(default_factory=EventLog)
+    parquet: bool = False
 
     @property
     def ledgers(self) -> Sequence[Ledger]:
         return (self.own, *self.others)
 
-    def todo(self, files: Iterable[tuple[str, Path, Sequence[Path]]]) -> tuple[list[Input], list[Input]]:
-        """The inputs of this part of the run, and which of them are still to be done.
+    def todo(self, files: Callable[[], Iterable[tuple[str, Path, Sequence[Path]]]]) -> tuple[int, list[int]]:
+        """How many inputs this part of the run has, and the places among all of those that are still to be done.
 
-        files: of all inputs the name, what the tables call its file, and the files that it is read from.
+        files: all inputs as often as asked, so that memory holds none: the name, what the tables call its file, and the
+        files that it is read from.
         """
-        inputs = [
-            Input(name, path.as_posix(), position, Stamp.of(sources))
-            for position, (name, path, sources) in enumerate(files)
-            if self.shard.has(position)
-        ]
-        todo = self.own.pending(inputs, lambda one: any(other.settled(one) for other in self.others))
-        return inputs, [inputs[index] for index in todo]
+        names, count = hashlib.sha256(), 0
+        for name, _, _ in files():
+            names.update(repr(name).encode())
+            count += 1
+        self.own.note(_INPUTS, f"{count} {names.hexdigest()}")
+        elsewhere: dict[str, str] = {}
+        for other in self.others:
+            elsewhere |= other.place(one for one in self._own(files()) if one.name not in elsewhere)
+        places = self.own.pending(self._own(files()), elsewhere)
+        return len(range(self.shard.index, count, self.shard.of)), places
+
+    def _own(self, files: Iterable[tuple[str, Path, Sequence[Path]]]) -> Iterator[Input]:
+        """Those of this part of the run."""
+        for position, (name, path, sources) in enumerate(files):
+            if self.shard.has(position):
+                yield Input(name, path.as_posix(), position, Stamp.of(sources))
 
     def close(self) -> None:
-        self.log.close()
-        for ledger in self.ledgers:
-            ledger.close()
+        """Raises OutputError."""
+        with ExitStack() as stack:
+            for ledger in self.ledgers:
+                stack.callback(ledger.close)
+            self.log.close()
 
     @classmethod
     def in_memory(cls) -> Run:
@@ -95,7 +111,13 @@ class Run:
 
 
 def begin(
-    out: Path, identity: Mapping[str, Any], *, overwrite: bool, shard: Shard = WHOLE, log: Path | None = None
+    out: Path,
+    identity: Mapping[str, Any],
+    *,
+    overwrite: bool,
+    shard: Shard = WHOLE,
+    log: Path | None = None,
+    parquet: bool = False,
 ) -> Run:
     """A new run into a folder that is empty, or the earlier one in it of the same identity.
 
@@ -108,27 +130,55 @@ def begin(
     """
     earlier = out.is_dir() and any(out.glob(_RUNS))
     prepare_folder(out, overwrite=overwrite or earlier)
-    own = Ledger.open(out / shard.file, identity, fresh=overwrite)
-    if shard != WHOLE:
-        return Run(own, (), shard, EventLog(log))
-    parts = sorted(path for path in out.glob(_RUNS) if path.name != RUN)
-    return Run(own, [Ledger.open(path, identity, fresh=overwrite) for path in parts], log=EventLog(log))
+    with ExitStack() as stack:
+
+        def opened(path: Path) -> Ledger:
+            ledger = Ledger.open(path, identity, fresh=overwrite)
+            stack.callback(ledger.close)
+            return ledger
+
+        own, parts = opened(out / shard.file), []
+        for path in sorted(out.glob(_RUNS)):
+            if path.name == shard.file or path.match(f"run-*-of-{shard.of}.sqlite"):
+                continue  # parts beside this one may be at work
+            if shard == WHOLE:
+                parts.append(opened(path))
+            elif overwrite:
+                Ledger.require_idle(path)
+            else:
+                Ledger.open(path, identity, fresh=False).close()
+        events = EventLog(log)
+        if shard == WHOLE:
+            remove_unfinished(out)
+        stack.pop_all()
+    return Run(own, parts, shard, events, parquet)
 
 
 def all_parts(out: Path, identity: Mapping[str, Any], shard: Shard) -> Run | None:
-    """Every part of a run, where all are finished; else None. For whichever part ends last."""
-    found: list[Ledger] = []
-    try:
-        for index in range(shard.of):
-            path = out / Shard(index, shard.of).file
-            found += [Ledger.open(path, identity, fresh=False)] if path.exists() else []
-    except OutputError:  # at work, or of another run
-        pass
-    if len(found) == shard.of and not any(one.number_of("pending") for one in found):
-        return Run(found[0], found[1:])
-    for one in found:
-        one.close()
-    return None
+    """Every part of a run, where all are finished; else None. For whichever part ends last.
+
+    Raises OutputError: the parts are of different runs, or were given different inputs.
+    """
+    paths = [out / Shard(index, shard.of).file for index in range(shard.of)]
+    if not all(path.exists() for path in paths):
+        return None
+    with ExitStack() as stack:
+        found: list[Ledger] = []
+        try:
+            for path in paths:  # in this order, so that of several that end at one moment one comes to have them all
+                found.append(Ledger.open(path, identity, fresh=False))
+                stack.callback(found[-1].close)
+        except InUse:
+            return None
+        if any(one.number_of("pending") for one in found):
+            return None
+        told = {one.fact(_INPUTS) or "0" for one in found}
+        placed = sum(one.number_of(state) for one in found for state in ("done", "failed"))
+        if len(told) > 1 or int(told.pop().split()[0]) != placed:
+            line = "its parts do not make a whole, as they were given different inputs"
+            raise OutputError(f"{out}: {line}; run the same command without --shard, it completes them")
+        stack.pop_all()
+    return Run(found[0], found[1:])
 
 
 def record(
@@ -150,6 +200,7 @@ def record(
     counts = ledger.counts
     if counts.before:
         warn(f"{out}: {counts.before} of {total} {what} were done before")
+    discard_parquet(out)
     run.log.tell("started", inputs=total, before=counts.before)
     try:
         with scoring_bar(f"scoring {what}", total, counts.before) as advance:
@@ -172,7 +223,13 @@ def record(
 
 
 def complete(
-    out: Path, identity: Mapping[str, Any], shard: Shard, tables: Tables, at_end: Callable[[Run], None]
+    out: Path,
+    identity: Mapping[str, Any],
+    shard: Shard,
+    tables: Tables,
+    at_end: Callable[[Run], None],
+    *,
+    parquet: bool = False,
 ) -> int | None:
     """After a part of a run has ended: where it was the last of all, the tables of the whole are written.
 
@@ -183,7 +240,8 @@ def complete(
         typer.echo(f"{out}: part {shard.index + 1} of {shard.of} is done; the last to end writes the tables")
         return None
     with closing(found):
-        write_tables(out, found, tables)
+        remove_unfinished(out)
+        write_tables(out, replace(found, parquet=parquet), tables)
         at_end(found)
         return sum(ledger.number_of("failed") for ledger in found.ledgers)
 
@@ -192,6 +250,8 @@ def write_tables(out: Path, run: Run, tables: Tables) -> None:
     """Raises OutputError."""
     for name, header in tables.items():
         write_rows(out / name, header, merged(run.ledgers, name))
+    if run.parquet:
+        write_data_sets(out, tables, partial(merged, run.ledgers))
 
 
 def verdicts_identity(judge: Judge | None) -> dict[str, Any]:

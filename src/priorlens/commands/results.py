@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import typer
@@ -66,11 +67,12 @@ def write_entries(
 ) -> Counts:
     """The same, whoever scores: `entries` gives those of cases, in any order."""
     out = results.out
-    inputs, todo = run.todo((case.name, case.path, [case.path]) for case in cases)
-    _remove_earlier(out, [cases[one.position] for one in todo])
-    scored = entries([cases[one.position] for one in todo])
+    total, places = run.todo(lambda: ((case.name, case.path, [case.path]) for case in cases))
+    todo = [cases[place] for place in places]
+    _remove_earlier(out, todo)
+    scored = entries(todo)
     at_end = partial(finish, results, run)
-    record(out, run, scored, results.tables, total=len(inputs), what="images", at_end=at_end)
+    record(out, run, scored, results.tables, total=total, what="images", at_end=at_end)
     return run.own.counts
 
 
@@ -116,8 +118,9 @@ def _remove_earlier(out: Path, cases: Sequence[Case]) -> None:
     discard_report(out / PAGE)
     tables = (out / name for name in (SCORES, SPECTRUM, METRICS, CURVES, *VERDICT_FILES))
     folders = {MAPS: ".npy", OVERLAYS: ".png"} | dict.fromkeys(FURTHER, ".npy") | dict.fromkeys(LAYERS, ".png")
-    own = (out / folder / f"{case.name}{suffix}" for case in cases for folder, suffix in folders.items())
-    remove_results((*tables, *own))
+    there = {out / folder: suffix for folder, suffix in folders.items() if (out / folder).exists()}
+    own = (folder / f"{case.name}{suffix}" for case in cases for folder, suffix in there.items())
+    remove_results(chain(tables, own))
 
 
 def remove_results(paths: Iterable[Path]) -> None:

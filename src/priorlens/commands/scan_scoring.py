@@ -132,12 +132,11 @@ class ScanResults:
     def entry(
         self,
         scan: Scan,
-        stamp: Stamp,
         on_scan: OnScan = lambda scored, truth: None,
         on_slices: OnSlices = lambda done, total: None,
     ) -> Entry:
         """Score a scan and write its files; its lines. Raises OutputError."""
-        how, judge = self.how, self.judge
+        how, judge, stamp = self.how, self.judge, Stamp.of(scan.files)
         try:
             scored = _scored(self.model, scan, judge, how.modality, on_slices)
             truth = read_lesions(scan, scored.volume) if how.with_truth and scan.mask else None
@@ -150,10 +149,10 @@ class ScanResults:
         return scan_entry(scored, judge, stamp)
 
 
-def scan_scorer(how: ScanScoring) -> Callable[[tuple[Scan, Stamp]], list[Entry]]:
+def scan_scorer(how: ScanScoring) -> Callable[[Scan], list[Entry]]:
     """What scores a scan in a process of its own."""
     results = how.results()
-    return lambda work: [results.entry(*work)]
+    return lambda scan: [results.entry(scan)]
 
 
 def score_scans(
@@ -174,15 +173,15 @@ def score_scans(
     what was done are written. Raises OutputError.
     """
     run, out = run or Run.in_memory(), results.how.out
-    inputs, todo = run.todo((scan.name, scan.path, scan.files) for scan in scans)
-    works = [(scans[one.position], one.stamp) for one in todo]
-    _remove_earlier(out, [scan for scan, _ in works])
+    total, places = run.todo(lambda: ((scan.name, scan.path, scan.files) for scan in scans))
+    todo = [scans[place] for place in places]
+    _remove_earlier(out, todo)
     if results.judge:
         write_basis(out, results.judge)
-    entries: Iterator[Entry] = (results.entry(*work, on_scan, on_slices) for work in works)
+    entries: Iterator[Entry] = (results.entry(scan, on_scan, on_slices) for scan in todo)
     if cluster is not None:
-        entries = entries_by_ray(partial(scan_scorer, results.how), works, cluster)
-    record(out, run, entries, results.tables, total=len(inputs), what="scans")
+        entries = entries_by_ray(partial(scan_scorer, results.how), todo, cluster)
+    record(out, run, entries, results.tables, total=total, what="scans")
     return run.own.counts
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,9 +36,6 @@ from priorlens.commands.options import (
     use_threads,
 )
 from priorlens.commands.scan_options import Channels, DicomOut, ModalityOf, SeriesOf
-
-if TYPE_CHECKING:
-    pass
 
 
 def score(
@@ -137,50 +134,21 @@ def score(
 
     require_there(inputs or [])
     use_threads(threads)
-    part, cluster = parse_shard(shard), cluster_of(engine, address, workers)
+    run: dict[str, Any] = {"group": group, "manifest": manifest, "overwrite": overwrite, "overlays": overlays}
+    run |= {"page": page, "shard": parse_shard(shard), "log": log, "cluster": cluster_of(engine, address, workers)}
     if of_scans(model, physics, noise, posterior, recipe, window, block, pixel_size):
-        score_scans(
-            model,
-            out,
-            inputs or [],
-            rule=rule and rule.value,
-            alpha=alpha,
-            procedure=fdr and fdr.value,
-            channels=channels,
-            series=series,
-            modality=modality,
-            group=group,
-            manifest=manifest,
-            overwrite=overwrite,
-            overlays=overlays,
-            dicom=dicom,
-            page=page,
-            shard=part,
-            log=log,
-            cluster=cluster,
-        )
+        of_scans_only: dict[str, Any] = {"alpha": alpha, "procedure": fdr and fdr.value}
+        of_scans_only |= {"channels": channels, "series": series, "modality": modality, "dicom": dicom}
+        score_scans(model, out, inputs or [], rule=rule and rule.value, **of_scans_only, **run)
         return
     refuse_scans(channels or series, modality, inputs or [])
-    score_images(
-        model,
-        out,
-        inputs or [],
-        judged={"alpha": alpha, "procedure": fdr, "pixel_size": pixel_size},
-        setting={
-            "rule": rule,
-            "physics": physics,
-            "noise": noise,
-            "posterior": posterior,
-            "recipe": recipe,
-            "window": window,
-            "block": block,
-        },
-        group=group,
-        manifest=manifest,
-        overwrite=overwrite,
-        overlays=overlays,
-        page=page,
-        shard=part,
-        log=log,
-        cluster=cluster,
-    )
+    setting: dict[str, Any] = {
+        "rule": rule,
+        "physics": physics,
+        "noise": noise,
+        "posterior": posterior,
+        "recipe": recipe,
+    }
+    setting |= {"window": window, "block": block}
+    judged = {"alpha": alpha, "procedure": fdr, "pixel_size": pixel_size}
+    score_images(model, out, inputs or [], judged=judged, setting=setting, **run)

@@ -58,11 +58,12 @@ def score_images(
     how = ImageScoring(model, out, judged, setting, bool(group or manifest), overlays, any(measured))
     results = how.results()
     identity = how.identity(results, **{"--group": group, "--manifest": manifest and content_of(manifest)})
-    with closing(begin(out, identity, overwrite=overwrite, shard=shard, log=log)) as run:
+    ray = cluster is not None
+    with closing(begin(out, identity, overwrite=overwrite, shard=shard, log=log, parquet=ray)) as run:
         write_card(out, model, results.detector)  # type: ignore[arg-type]
         failed: int | None = _score(how, results, cases, run, cluster).failed
     if shard != WHOLE:
-        failed = complete(out, identity, shard, results.tables, partial(finish, results))
+        failed = complete(out, identity, shard, results.tables, partial(finish, results), parquet=ray)
     if failed is not None:
         report(out, len(cases), failed, page=page)
 

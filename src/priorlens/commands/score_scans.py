@@ -59,13 +59,14 @@ def score_scans(
     results = how.results()
     asked = {"--channels": channels, "--group": group, "--manifest": manifest and content_of(manifest)}
     identity = how.identity(results, **asked)
-    with closing(begin(out, identity, overwrite=overwrite, shard=shard, log=log)) as run:
+    ray = cluster is not None
+    with closing(begin(out, identity, overwrite=overwrite, shard=shard, log=log, parquet=ray)) as run:
         write_left_out(out, left_out)
         write_card(out, folder, results.model)
         counts = score_all(results, found_scans(scans, left_out), run=run, cluster=cluster)
     failed: int | None = counts.failed
     if shard != WHOLE:
-        failed = complete(out, identity, shard, results.tables, lambda run: None)
+        failed = complete(out, identity, shard, results.tables, lambda run: None, parquet=ray)
     if failed is not None:
         report(out, len(scans), failed, page=page, what="scans", left_out=len(left_out))
 
