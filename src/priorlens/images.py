@@ -206,10 +206,13 @@ def _grey_if_grey(
     pixels: Float32[np.ndarray, "3 height width"], full_scale: float
 ) -> Float32[np.ndarray, "channel height width"]:
     """One channel, their mean, where the three agree but for what JPEG does to greys."""
-    with np.errstate(over="ignore"):  # of floats near the largest, whose differences are infinite: colour
+    with np.errstate(over="ignore"):  # of floats near the largest, whose sums and differences are infinite: colour
         scale = full_scale if math.isfinite(full_scale) else float(np.ptp(pixels))
         agree = np.ptp(pixels, axis=0) <= _GREY_TOLERANCE * scale
-    return pixels.mean(axis=0, keepdims=True) if agree.mean() >= _GREY_SHARE else pixels
+        if agree.mean() < _GREY_SHARE:
+            return pixels
+        grey = pixels.mean(axis=0, keepdims=True)
+    return grey if np.isfinite(grey).all() else pixels
 
 
 def _too_large(path: Path) -> InputError:

@@ -305,7 +305,7 @@ def test_every_measurement_gives_figures_maps_spectrum_blocks_and_reconstruction
     assert list(rows[0]) == ["file", "anomaly", *FIGURES, *quality, *ACQUISITION, "nfe", "seconds", "error"]
     assert sorted(path.name for path in out.iterdir()) == [
         *("blocks", "images", "maps", "model.json", "overlays"),
-        *("reconstructions", "report.html", "scores.csv", "spectrum.csv"),
+        *("reconstructions", "report.html", "run.sqlite", "scores.csv", "spectrum.csv"),
     ]
     assert list(rows_of(out / "spectrum.csv")[0]) == [
         "file",

@@ -59,7 +59,9 @@ def test_score_writes_the_page_and_the_card(tmp_path: Path, run: Command, calibr
     assert "3 images scored, 1 could not be used" in text and "Smallest p-value" in text and "Not fit" not in text
     card = json.loads((out / "model.json").read_text())
     shown = json.loads(run("inspect", calibrated, "--json").stdout)
-    assert card.pop("schema") == 1 and card.pop("setup") == "rule=combined" and card == shown
+    assert card.pop("schema") == 1 and card.pop("setup") == "rule=combined" and card.pop("map_unit") == "bit"
+    scale = card.pop("map_scale")
+    assert scale["low"] < scale["threshold"] < scale["high"] and card == shown
     assert str(tmp_path) not in (out / "model.json").read_text() and str(tmp_path) not in text
     ran = run("score", calibrated, tmp_path / "new/0.png", "--out", out, "--overwrite", "--no-report")
     assert ran.code == 0 and not (out / "report.html").exists(), "an earlier page is not taken for one of this run"

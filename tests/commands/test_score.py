@@ -60,7 +60,7 @@ def test_a_row_a_map_and_a_picture_for_every_image(tmp_path: Path, run: Command,
             assert (picture.mode, picture.size) == ("L", source.size)
             np.testing.assert_array_equal(np.asarray(picture), displayable(np.float32(source)[None])[..., 0])
     assert sorted(path.name for path in out.iterdir()) == [
-        *("images", "maps", "model.json", "overlays", "report.html", "scores.csv", "spectrum.csv"),
+        *("images", "maps", "model.json", "overlays", "report.html", "run.sqlite", "scores.csv", "spectrum.csv"),
     ]
 
 
@@ -328,7 +328,7 @@ def test_without_alpha_there_are_p_values_and_no_verdicts(
     assert json.loads((out / "verdicts.json").read_text())["alpha"] is None
     assert sorted(path.name for path in out.iterdir()) == [
         *("calibration.csv", "images", "maps", "model.json", "overlays"),
-        *("report.html", "scores.csv", "spectrum.csv", "verdicts.json"),
+        *("report.html", "run.sqlite", "scores.csv", "spectrum.csv", "verdicts.json"),
     ]
 
 

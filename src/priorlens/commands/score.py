@@ -125,7 +125,7 @@ def score(
       priorlens score klip-model new/ --physics ct:views=24 --out results
       priorlens score klip-model kspace.cfl --out results
       priorlens score scan-model patient.nii.gz dicom-folder --out results
-      priorlens score model archive/ --out results --shard 3/8    # on the third of eight machines
+      priorlens score model archive/ --out results --shard 3/8
       priorlens score model archive/ --out results --engine ray --address auto
     """
     from priorlens.commands.recording import parse_shard
