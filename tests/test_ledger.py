@@ -426,12 +426,12 @@ def finish(path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_what_is_recorded_or_read(path: Path) -> None:
-    count = 20_000
+    count = 8_000
     ledger = begun(path)
     ledger.pending(Input(str(i), str(i), i, Stamp(1, 1)) for i in range(count))
     tracemalloc.start()
     for i in range(count):
-        ledger.record(Entry(str(i), {"scores.csv": [["x" * 400]]}, Stamp(1, 1)))
+        ledger.record(Entry(str(i), {"scores.csv": [["x" * 1000]]}, Stamp(1, 1)))
     ledger.flush()
     lines = sum(1 for _ in ledger.lines("scores.csv"))
     _, peak = tracemalloc.get_traced_memory()

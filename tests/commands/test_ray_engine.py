@@ -37,7 +37,7 @@ def new(tmp_path_factory: pytest.TempPathFactory, draw: Draw) -> Path:
 @pytest.fixture(scope="module")
 def line(calibrated: Path, new: Path) -> Line:
     """The command, but for what a test adds."""
-    options = ("--alpha", 0.2, "--group", r"^(\d)", "--no-overlays", "--no-report", "--threads", 1)
+    options = ("--alpha", 0.2, "--group", r"^(\d+)", "--no-overlays", "--no-report", "--threads", 1)
     return lambda out, *further: ["score", calibrated, new, "--out", out, *options, *further]
 
 

@@ -381,7 +381,7 @@ def test_one_file(tmp_path: Path, run: Command, mr_model: Path, regions: None) -
     assert path.read_bytes() == before
     assert sorted(one.name for one in out.iterdir()) == [
         *("images", "maps", "model.json", "overlays", "regions.csv", "report.html"),
-        *("scores.csv", "segmentations", "slices.csv"),
+        *("run.sqlite", "scores.csv", "segmentations", "slices.csv"),
     ]
     image, *_ = layers(out, "ann")
     assert image.get_data_dtype() == np.int16

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -71,9 +73,13 @@ def entries_by_ray(make: Callable[[], Score], works: Iterable[Any], cluster: Clu
         from ray.data import ActorPoolStrategy, DataContext
     except ImportError as error:
         raise WeightsError("--engine ray: Ray is not installed; pip install 'priorlens[ray]'") from error
+    rows = [{"work": cloudpickle.dumps(work)} for work in works]
+    if not rows:
+        return
     try:
+        _require_answer(cluster.address)
         ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         line = f"--address {cluster.address}: cannot be reached ({reason}); start the cluster first"
         raise InputError(line) from error
@@ -82,9 +88,6 @@ def entries_by_ray(make: Callable[[], Score], works: Iterable[Any], cluster: Clu
         processors = ray.cluster_resources()
         graphics = int(processors.get("GPU", 0))
         workers = cluster.workers or graphics or max(1, int(processors.get("CPU", 1)))
-        rows = [{"work": cloudpickle.dumps(work)} for work in works]
-        if not rows:
-            return
         data = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             Worker,
             fn_constructor_args=(make,),
@@ -97,6 +100,13 @@ def entries_by_ray(make: Callable[[], Score], works: Iterable[Any], cluster: Clu
             yield from cloudpickle.loads(row["entries"])
     finally:
         ray.shutdown()
+
+
+def _require_answer(address: str | None) -> None:
+    """Of a host and a port; else Ray would try for many minutes. Raises OSError."""
+    match = re.fullmatch(r"(?:ray://)?\[?(.+?)\]?:(\d{1,5})", address or "")
+    if match:
+        socket.create_connection((match[1], min(int(match[2]), 2**16 - 1)), timeout=10).close()
 
 
 def _hush(context: Any) -> None:
