@@ -358,6 +358,7 @@ def test_an_npz_measurement_of_more_than_fits(tmp_path, monkeypatch):
     [
         ({"views": np.array(1e12)}, "no 1e+12 views"),
         ({"physics": np.array("nonsense")}, "is not known"),
+        ({"physics": np.array("blur:sigma=2"), "y": np.ones((8, 7))}, "a.npz: physics blur"),
         ({"physics": np.array("inpaint:mask=/etc/passwd")}, "names another file"),
         ({"physics": np.array("super:factor=64"), "y": np.ones((100, 100))}, "more than 4096"),
         ({"matrix": np.full((256, 16), 1e300)}, "nan or infinite"),

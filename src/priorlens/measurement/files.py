@@ -70,6 +70,10 @@ def read_measurement(path: Path, physics: PhysicsSpec | None, shape: tuple[int, 
     contents = read_arrays(path)
     try:
         raw = _raw(path, contents, physics, shape)
+    except InputError as error:
+        if str(path) in str(error):
+            raise
+        raise InputError(f"{path}: {error}") from error  # of a physics, which knows no file
     except ValueError as error:
         raise InputError(f"{path}: {' '.join(str(error).split())}; check what the file says of its physics") from error
     if not torch.isfinite(raw.y).all() or not math.isfinite(raw.noise or 0):
@@ -119,10 +123,7 @@ def _raw(path: Path, contents: Arrays, physics: PhysicsSpec | None, shape: tuple
 
 def _named(path: Path, text: str) -> PhysicsSpec:
     """What the file itself calls its physics; one that would be read from another file is refused."""
-    try:
-        physics = parse(text)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    physics = parse(text)
     if "mask" in physics.options:
         raise InputError(f"{path}: its physics names another file; add 'mask' to it, or give --physics")
     return physics
