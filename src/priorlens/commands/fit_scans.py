@@ -301,7 +301,7 @@ def _fit(
     scans: Sequence[Scan],
     modality: Modality | None,
     *,
-    on_progress: Callable[[Progress], None],
+    on_progress: Callable[[Progress], None] = lambda progress: None,
     **options: Any,
 ) -> None:
     """Held out are groups; known again later are patients."""

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 
+_AT_ONCE = 2**20
+"""Pixels that are rescaled at once."""
+
 _SAFE_DECODERS = ("pylibjpeg", "pyjpegls", "pillow")
 """Asked before GDCM, in which damaged JPEG and JPEG 2000 ends the whole process: see `dicom_decoder`."""
 
@@ -144,8 +147,12 @@ def _plane(path: Path, dataset: Dataset, frame: int, stored: np.ndarray) -> Plan
         raise _damaged(path, error) from error
     if not np.isfinite([slope, intercept]).all() or slope == 0:
         raise InputError(f"{path}: its rescale slope {slope:g} and intercept {intercept:g} give no values; correct it")
+    values = np.empty(stored.shape, np.float32)
+    step = max(1, _AT_ONCE // max(stored.shape[-1], 1))
     with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold is refused just below
-        values = (stored.astype(np.float64) * slope + intercept).astype(np.float32)
+        for start in range(0, len(stored), step):  # float64 of a slice as large as it may be would take gigabytes
+            rows = slice(start, start + step)
+            values[rows] = stored[rows].astype(np.float64) * slope + intercept
     if not np.isfinite(values).all():
         raise InputError(f"{path}: has nan or infinite pixels; replace them by numbers or leave it out")
     if padded is not None:
