@@ -137,6 +137,7 @@ def model_seeds(folder: Path, *, every: bool) -> list[Seed]:
     import torch
 
     from priorlens.cube_model import CubeModel
+    from priorlens.scan_surprise import ErrorStack
     from priorlens.volumes.scan_preparation import ScanPreparation
     from priorlens.volumes.voxel_intensity import VoxelIntensity
 
@@ -145,6 +146,9 @@ def model_seeds(folder: Path, *, every: bool) -> list[Seed]:
     groups = [str(number) for number in range(len(images))]
     preparation = ScanPreparation(("",), "arbitrary", (VoxelIntensity("robust"),), "axial", "2d", 4.0, 32, 0.0)
     of_scans = CubeModel(steps=1).fit([image[None] for image in images], groups=groups)
+    errors = torch.from_numpy(np.stack(of_scans.signed([image[None] for image in images], range(len(images)))))
+    body, places = torch.ones(len(images), *images[0].shape, dtype=torch.bool), np.arange(float(len(images)))
+    of_scans.learn_usual([ErrorStack(folder, errors, body, places, 1.0)])
     of_scans.save(folder / "scans", facts={"scans": asdict(preparation)})
     _calibrate(folder / "scans", SCANS_SETUP)
     if every:
@@ -154,6 +158,13 @@ def model_seeds(folder: Path, *, every: bool) -> list[Seed]:
         paths = {path.relative_to(one).as_posix(): path for path in one.rglob("*") if path.is_file()}
         seeds.append(Seed("model", one.name, paths, "", tuple(name for name in paths)))
     return seeds
+
+
+def _small_scan(path: Path) -> object:
+    from priorlens.volumes.volume import Volume
+
+    stack = np.stack(_soft_images(6), -1)[None]
+    return Volume((400 * stack).astype(np.float32), np.diag([4.0, 4.0, 4.0, 1.0]), "arbitrary", path)
 
 
 def _fit_models_of_images(folder: Path, images: list[np.ndarray], groups: list[str]) -> None:

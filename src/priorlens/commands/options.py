@@ -238,10 +238,11 @@ def use_threads(threads: int | None) -> None:
 
 
 def cluster_of(engine: Engine, address: str | None, workers: int | None) -> Cluster | None:
-    """Where Ray scores; None where it does not. Raises BadParameter."""
-    from priorlens.commands.ray_engine import Cluster
+    """Where Ray scores; None where it does not. Raises BadParameter, and WeightsError where Ray is not installed."""
+    from priorlens.commands.ray_engine import Cluster, require_ray
 
     if engine is Engine.ray:
+        require_ray()
         return Cluster(address, workers)
     if address is not None or workers is not None:
         raise typer.BadParameter("--address and --workers are for --engine ray; leave them out, or add it")

@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from priorlens.errors import InputError, WeightsError
@@ -60,6 +61,12 @@ class Worker:
         return {"entries": found}
 
 
+def require_ray() -> None:
+    """Raises WeightsError: Ray, or what writes its tables, is not installed."""
+    if any(find_spec(name) is None for name in ("ray", "pyarrow")):
+        raise WeightsError("--engine ray: Ray is not installed; pip install 'priorlens[ray]'")
+
+
 def entries_by_ray(make: Callable[[], Score], works: Iterable[Any], cluster: Cluster) -> Iterator[Entry]:
     """Of each piece of work, in the order in which they are done. A process that dies is replaced, its work done again.
 
@@ -67,12 +74,11 @@ def entries_by_ray(make: Callable[[], Score], works: Iterable[Any], cluster: Clu
     """
     for name, value in _RAY.items():
         os.environ.setdefault(name, value)  # read when Ray is first imported
-    try:
-        import ray
-        from ray import cloudpickle
-        from ray.data import ActorPoolStrategy, DataContext
-    except ImportError as error:
-        raise WeightsError("--engine ray: Ray is not installed; pip install 'priorlens[ray]'") from error
+    require_ray()
+    import ray
+    from ray import cloudpickle
+    from ray.data import ActorPoolStrategy, DataContext
+
     rows = [{"work": cloudpickle.dumps(work)} for work in works]
     if not rows:
         return

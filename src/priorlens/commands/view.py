@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -95,7 +95,6 @@ def view(
 def _end_as_with_ctrl_c() -> None:
     """Whatever ends it, such as a terminal that is closed, what it was given is forgotten."""
     import signal
-    from contextlib import suppress
 
     for name in ("SIGTERM", "SIGHUP"):
         with suppress(AttributeError, ValueError):  # not of this system, not the main thread
@@ -192,9 +191,9 @@ def _serve(shelf: Shelf, drops: Drops | None, host: str, listening: socket.socke
     if opened:
         webbrowser.open(opened)
     try:
-        server.run(sockets=[listening])
-    except KeyboardInterrupt:
-        typer.echo("ended")
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listening])
     finally:
         if drops:
             drops.close()
+    typer.echo("ended")

@@ -7,6 +7,7 @@ without weights, and `*_weights` reads those. The libraries are imported only he
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -102,6 +103,8 @@ def _bounded(facts: Mapping[str, Any], make: Callable[[], Any]) -> Any:
     for name, value in (*facts["network"].items(), *facts["scheduler"].items()):
         most = DEEPEST if name in _DEPTHS else LARGEST
         values = value if isinstance(value, list | tuple) else [value]
+        if values == [-math.inf]:  # DPM-Solver's "not clipped"
+            continue
         if len(values) > LARGEST or any(isinstance(one, int | float) and not abs(one) <= most for one in values):
             raise ValueError(f"{name} is above {most}")
     with torch.device("meta"):
