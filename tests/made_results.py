@@ -123,7 +123,7 @@ SCAN_MODEL = {
     **MODEL,
     "method": "klip-scans",
     "map_unit": "bit",
-    "map_scale": {"low": 0.0, "high": 6.0, "threshold": 2.0},
+    "map_scale": {"low": 0.0, "high": 2.0, "threshold": 2.0},
     "healthy": {"anomaly_mean": 0.1, "anomaly_std": 0.2, "map_low": 0.0, "map_high": 2.0, "threshold": 1.0},
     "scans": {"channels": ["flair", "t1ce"], "plane": "axial", "dimensions": "2d", "intensities": [{"mode": "robust"}]},
 }

@@ -71,8 +71,13 @@ class Preparation:
 
     @classmethod
     def restored(cls, config: Mapping[str, Any]) -> Preparation:
-        """From its `dataclasses.asdict`. Raises KeyError or TypeError for anything else."""
-        return cls(**{**config, "intensity": Intensity(**config["intensity"])})
+        """From its `dataclasses.asdict`. Raises KeyError, TypeError or ValueError for anything else."""
+        made = cls(**{**config, "intensity": Intensity(**config["intensity"])})
+        if made.channels not in _COLOUR or not isinstance(made.size, int) or not 0 < made.size < 2**16:
+            raise ValueError("no image is prepared so")
+        if made.intensity.mode not in ("range", "percentile") or not made.intensity.low < made.intensity.high:
+            raise ValueError("no image is prepared so")
+        return made
 
     def to_model(self, images: Sequence[Image]) -> Float[Tensor, "image channel size size"]:
         """What the model sees. Raises InputError for an image of other colour or bit depth than it was fitted on."""

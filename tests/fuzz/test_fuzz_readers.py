@@ -198,6 +198,50 @@ def test_models_of_more_channels_than_fit_into_memory():
         ImagePrior(MOST_CHANNELS + 1)
 
 
+@pytest.mark.parametrize(
+    "change", [{"plane": "nonsense"}, {"units": 1}, {"spacing": 0}, {"size": 2**31}, {"size": 32.5}, {"channels": []}]
+)
+def test_models_that_prepare_scans_as_none_is(change):
+    from dataclasses import asdict
+
+    from priorlens.volumes.scan_preparation import ScanPreparation
+    from priorlens.volumes.voxel_intensity import VoxelIntensity
+
+    known = ScanPreparation(("",), "arbitrary", (VoxelIntensity("robust"),), "axial", "2d", 4.0, 32, 0.0)
+    told = json.loads(json.dumps(asdict(known)))
+    assert ScanPreparation.restored(told) == known
+    with pytest.raises((ValueError, TypeError)):
+        ScanPreparation.restored({**told, **change})
+
+
+@pytest.mark.parametrize("change", [{"channels": 10**7}, {"size": 2**31}, {"size": "64"}, {"intensity": {"mode": "x"}}])
+def test_models_that_prepare_images_as_none_is(change):
+    from dataclasses import asdict
+
+    from priorlens.normalise import Intensity
+    from priorlens.preparation import Preparation
+
+    known = Preparation(1, 64, Intensity("range", 0.0, 255.0))
+    assert Preparation.restored(asdict(known)) == known
+    if "intensity" in change:
+        change = {"intensity": asdict(known.intensity) | change["intensity"]}
+    with pytest.raises((ValueError, TypeError)):
+        Preparation.restored({**asdict(known), **change})
+
+
+def test_what_diffusers_says_of_a_config_is_not_printed(tmp_path, capfd):
+    pytest.importorskip("diffusers")
+    from priorlens.prior.external import load_external
+
+    unet = {"_class_name": "UNet2DModel", "sample_size": 8, "in_channels": 1, "out_channels": 1, "odd": 1, "": 2}
+    unet |= {"block_out_channels": [4, 8], "layers_per_block": 1, "norm_num_groups": 2, "attention_head_dim": 4}
+    unet |= {"down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2}
+    (tmp_path / "config.json").write_text(json.dumps(unet))
+    (tmp_path / "scheduler_config.json").write_text(json.dumps({"_class_name": "DDPMScheduler", "odd": 1}))
+    refused(lambda: load_external(tmp_path), "has no diffusion_pytorch_model", error=ModelError)
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("change", [{"channels": [20_000] * 3}, {"num_res_blocks": 10**9}])
 def test_networks_that_their_config_claims_to_be_huge(tmp_path, change):
     pytest.importorskip("monai")

@@ -327,7 +327,7 @@ def test_words_say_what_was_outlined_and_what_the_ends_of_colours_are(tmp_path: 
         return scale, words, "\n".join(caption(findings, rows, scale, words))
 
     scale, words, lines = said(scans, 1)
-    assert (scale.low, scale.high, scale.threshold, scale.healthy, scale.words) == (0, 6, 2, True, "surprise (bits)")
+    assert (scale.low, scale.high, scale.threshold, scale.healthy, scale.words) == (0, 2, 2, True, "surprise (bits)")
     assert words.columns == ("image (flair)", "surprise", "what stands out")
     assert (words.solid, words.dashed) == ("regions, surprise ≥ 2", "truth")
     assert "healthy images" in lines and "the right is on the left" in lines and "planted" not in lines

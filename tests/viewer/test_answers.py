@@ -171,7 +171,7 @@ def test_the_scale_of_a_model_with_healthy_images(folder: Path) -> None:
 
 def test_the_scale_of_scans(tmp_path: Path) -> None:
     scale = one_of(write_scan_results(tmp_path / "scans")).map_scale
-    assert scale is not None and (scale.low, scale.threshold, scale.high, scale.own) == (0, 2, 6, False)
+    assert scale is not None and (scale.low, scale.threshold, scale.high, scale.own) == (0, 2, 2, False)
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def diffusers_facts(folder: Path) -> dict[str, Any]:
         raise ModelError(
             f"{folder}: is no prior's folder; give one of diffusers (unet/, scheduler/) or MONAI (config.json)"
         )
-    parts = {name for name in read_json(index) if name[0] != "_"} if index.is_file() else set()
+    parts = {name for name in read_json(index) if not name.startswith("_")} if index.is_file() else set()
     if parts - {"unet", "scheduler"}:
         raise ModelError(f"{folder}: is a pipeline of {', '.join(sorted(parts))}; take one of unet and scheduler alone")
     config = read_json(network / "config.json")
@@ -87,9 +87,9 @@ def diffusers_facts(folder: Path) -> dict[str, Any]:
     return {
         "format": "diffusers",
         "class": "UNet2DModel",
-        "network": {name: value for name, value in config.items() if name[0] != "_"},
+        "network": {name: value for name, value in config.items() if not name.startswith("_")},
         "scheduler_class": schedule.get("_class_name", "DDPMScheduler"),
-        "scheduler": {name: value for name, value in schedule.items() if name[0] != "_"},
+        "scheduler": {name: value for name, value in schedule.items() if not name.startswith("_")},
         "prediction": schedule.get("prediction_type", "epsilon"),
         "range": [0, 1] if config.get("center_input_sample") else [-1, 1],
     }
@@ -114,8 +114,15 @@ def _bounded(facts: Mapping[str, Any], make: Callable[[], Any]) -> Any:
     return make()
 
 
+def _diffusers() -> Any:
+    """Without its remarks on stderr: what matters of them is asked for here."""
+    found = library("diffusers")
+    found.logging.set_verbosity_error()
+    return found
+
+
 def diffusers_built(facts: Mapping[str, Any]) -> Built:
-    diffusers, name = library("diffusers"), facts["scheduler_class"]
+    diffusers, name = _diffusers(), facts["scheduler_class"]
     net = _bounded(facts, lambda: diffusers.UNet2DModel.from_config(facts["network"]))
     # A class is looked up by a name from a file: only schedulers, and of those any with DDPM's forward process.
     scheduler = getattr(diffusers, name, None) if name.endswith("Scheduler") else None
@@ -144,7 +151,7 @@ def diffusers_weights(folder: Path) -> dict[str, Tensor]:
     if not list(network.glob("diffusion_pytorch_model*.safetensors")):
         raise ModelError(f"{network}: has no diffusion_pytorch_model.safetensors; save it so (nothing pickled is read)")
     try:
-        net, told = library("diffusers").UNet2DModel.from_pretrained(
+        net, told = _diffusers().UNet2DModel.from_pretrained(
             network, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
         )
     except (OSError, SafetensorError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
@@ -47,11 +47,18 @@ class ScanPreparation:
 
     @classmethod
     def restored(cls, config: Mapping[str, Any]) -> ScanPreparation:
-        """From its `dataclasses.asdict`, by way of JSON. Raises KeyError or TypeError for anything else."""
+        """From its `dataclasses.asdict`, by way of JSON. Raises KeyError, TypeError or ValueError for anything else."""
         intensities = (
             VoxelIntensity(**{**found, "standard": tuple(found["standard"])}) for found in config["intensities"]
         )
-        return cls(**{**config, "channels": tuple(config["channels"]), "intensities": tuple(intensities)})
+        made = cls(**{**config, "channels": tuple(config["channels"]), "intensities": tuple(intensities)})
+        words = ((made.units, Units), (made.plane, Plane), (made.dimensions, Dimensions))
+        lengths = (made.spacing, made.neighbours + 1, made.size)
+        if any(word not in get_args(known) for word, known in words) or not all(0 < one < 2**16 for one in lengths):
+            raise ValueError("no scan is prepared so")
+        if not isinstance(made.size, int) or len(made.channels) != len(made.intensities):
+            raise ValueError("no scan is prepared so")
+        return made
 
     @property
     def background(self) -> float:

@@ -152,8 +152,10 @@ export class Pane {
     const { size } = this.stage.grid, middle = size.map((one) => Math.floor(one / 2));
     if (region) this.goToPlace(region.position);
     else this.stage.goTo(middle);
-    if (!this.profile.index) return;
-    this.goToOwnSlice(this.profile.index[this.profile.peak]);
+    const highest = this.profile.index?.[this.profile.peak];
+    const here = numberOf(this.stage.grid, this.axis, Math.round(this.stage.voxel[this.axis]));
+    if (highest === undefined || (region && here === highest)) return;
+    this.goToOwnSlice(highest);
     this.stage.goToHighest(this.axis);
   }
 
