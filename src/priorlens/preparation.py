@@ -73,7 +73,8 @@ class Preparation:
     def restored(cls, config: Mapping[str, Any]) -> Preparation:
         """From its `dataclasses.asdict`. Raises KeyError, TypeError or ValueError for anything else."""
         made = cls(**{**config, "intensity": Intensity(**config["intensity"])})
-        if made.channels not in _COLOUR or not isinstance(made.size, int) or not 0 < made.size < 2**16:
+        whole = isinstance(made.channels, int) and isinstance(made.size, int)
+        if not whole or not 0 < made.channels < 2**8 or not 0 < made.size < 2**16:
             raise ValueError("no image is prepared so")
         if made.intensity.mode not in ("range", "percentile") or not made.intensity.low < made.intensity.high:
             raise ValueError("no image is prepared so")
