@@ -1,0 +1,1 @@
+"""Layouts that people have, each turned into a `Study`."""

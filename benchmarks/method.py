@@ -1,0 +1,101 @@
+"""What a method has to do to take part: learn from healthy images, then say how abnormal others are, and where."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from benchmarks.study import Fold
+from priorlens.images import Image
+
+Family = Literal["ours", "anomalib", "diffusion", "simple"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method may know before it sees a test image.
+
+    images: healthy ones, as stored. groups: their patients. intensity: see `Study`. size: side in pixels at which every
+    method that resizes has to see the images. steps: of training, as a share of what the method takes by default
+    (1 but in `--quick`). fold: for methods that read scans. folder: empty, for files of the method's own.
+    """
+
+    images: Sequence[Image]
+    groups: Sequence[str]
+    intensity: Literal["range", "percentile"]
+    size: int
+    seed: int
+    steps: float
+    fold: Fold
+    folder: Path
+
+
+@dataclass
+class Learned:
+    """How training went. curve: (stage, step, loss) as the method itself defines its loss; empty where nothing is trained.
+
+    converged: whether the loss had stopped falling when training ended, by `benchmarks.curves.settled`; None without one.
+    remark: a line for the table, such as which recommended setting could not be kept.
+    """
+
+    curve: list[tuple[str, int, float]] = field(default_factory=list)
+    converged: bool | None = None
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """anomaly: one number an image, higher is more abnormal. maps: (height, width) of each image's own size, float32, or
+    None of a method that says nothing about places. calls: of networks, an image."""
+
+    anomaly: np.ndarray
+    maps: list[np.ndarray] | None
+    calls: float = 0.0
+
+
+class Method(Protocol):
+    """One method. It is made without arguments, lives in a process of its own, and uses at most torch.get_num_threads().
+
+    A method with `needs` is not fitted: `load` gets the folder that the method it needs has saved.
+    """
+
+    def fit(self, task: Task, report: Callable[[str], None]) -> Learned: ...
+
+    def save(self, folder: Path) -> None:
+        """All that scoring needs, and nothing else: its bytes are the size of the model in the table."""
+
+    def load(self, folder: Path, task: Task) -> None:
+        """The inverse of save, in another process. `task.images` may be looked at (a baseline of their mean, say)."""
+
+    def judge(self, images: Sequence[Image]) -> Judged:
+        """Raises nothing but what a defect raises: a crash becomes a row that says so."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method as the list of methods has it.
+
+    made_by: "module:Class", imported only where it runs. needs: the name of the method whose model it reads; several
+    share one. slow: takes so long an image that only every `slow`-th test image of a kind is judged, and the table
+    says so. environment: "own", that of priorlens, or "anomalib". only: the names of studies it is meant for; empty, all.
+    """
+
+    name: str
+    title: str
+    family: Family
+    made_by: str
+    reference: str
+    needs: str = ""
+    slow: int = 1
+    environment: Literal["own", "anomalib"] = "own"
+    only: tuple[str, ...] = ()
+
+    def make(self) -> Method:
+        module, _, name = self.made_by.partition(":")
+        made: Method = getattr(importlib.import_module(module), name)()
+        return made

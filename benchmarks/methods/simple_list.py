@@ -1,0 +1,3 @@
+from benchmarks.method import Entry
+
+ENTRIES: tuple[Entry, ...] = ()
