@@ -37,9 +37,10 @@ class Task:
 
 @dataclass
 class Learned:
-    """How training went. curve: (stage, step, loss) as the method itself defines its loss; empty where nothing is trained.
+    """How training went.
 
-    converged: whether the loss had stopped falling when training ended, by `benchmarks.curves.settled`; None without one.
+    curve: (stage, step, loss) as the method itself defines its loss; empty where nothing is trained.
+    converged: whether the loss had stopped falling when training ended, by `benchmarks.curves.settled`; None without.
     remark: a line for the table, such as which recommended setting could not be kept.
     """
 
@@ -50,8 +51,11 @@ class Learned:
 
 @dataclass(frozen=True)
 class Judged:
-    """anomaly: one number an image, higher is more abnormal. maps: (height, width) of each image's own size, float32, or
-    None of a method that says nothing about places. calls: of networks, an image."""
+    """What a method says of images.
+
+    anomaly: one number an image, higher is more abnormal. maps: (height, width) of each image's own size, float32, or
+    None of a method that says nothing about places. calls: of networks, an image.
+    """
 
     anomaly: np.ndarray
     maps: list[np.ndarray] | None
@@ -59,7 +63,7 @@ class Judged:
 
 
 class Method(Protocol):
-    """One method. It is made without arguments, lives in a process of its own, and uses at most torch.get_num_threads().
+    """One method. It is made without arguments, lives in a process of its own, and uses torch's threads at most.
 
     A method with `needs` is not fitted: `load` gets the folder that the method it needs has saved.
     """
@@ -81,8 +85,9 @@ class Entry:
     """A method as the list of methods has it.
 
     made_by: "module:Class", imported only where it runs. needs: the name of the method whose model it reads; several
-    share one. slow: takes so long an image that only every `slow`-th test image of a kind is judged, and the table
-    says so. environment: "own", that of priorlens, or "anomalib". only: the names of studies it is meant for; empty, all.
+    share one. "a+b" reads both: `load` gets a folder that holds `a` and `b`, the folders these have saved. slow: takes
+    so long an image that only every `slow`-th test image of a kind is judged, and the table says so. environment:
+    "own", that of priorlens, or "anomalib". only: the names of studies it is meant for; empty, all.
     """
 
     name: str

@@ -1,0 +1,44 @@
+"""The detectors of priorlens, as its commands make them."""
+
+from __future__ import annotations
+
+from benchmarks.method import Entry
+
+_ANODODE = "Hu & Jin 2023, arXiv 2310.06420; docs/anodode.md"
+_KLIP = "KLIP, arXiv 2605.31596; docs/klip.md"
+_HERE = "benchmarks.methods.ours"
+
+ENTRIES: tuple[Entry, ...] = (
+    Entry("anodode", "AnoDODE, default rule", "ours", f"{_HERE}:Combined", _ANODODE),
+    Entry("anodode_local", "AnoDODE, rule local", "ours", f"{_HERE}:Local", _ANODODE, needs="anodode"),
+    Entry("anodode_published", "AnoDODE, as published", "ours", f"{_HERE}:Published", _ANODODE, needs="anodode"),
+    Entry("klip", "KLIP of whole images", "ours", f"{_HERE}:Whole", _KLIP),
+    Entry("klip_ct", "KLIP, CT of 24 views", "ours", f"{_HERE}:SparseCT", _KLIP, needs="klip"),
+    Entry("klip_mri", "KLIP, MRI of a quarter of the lines", "ours", f"{_HERE}:FastMRI", _KLIP, needs="klip"),
+    Entry(
+        "klip_reference",
+        "KLIP, as published, CT of 24 views",
+        "ours",
+        f"{_HERE}:Reference",
+        _KLIP,
+        needs="klip",
+        slow=10,
+        only=("head_ct", "fashion_mnist", "digits"),
+    ),
+    Entry(
+        "fused",
+        "AnoDODE and KLIP, by their p-values",
+        "ours",
+        "benchmarks.methods.fused:Fused",
+        "docs/calibration.md",
+        needs="anodode+klip",
+    ),
+    Entry(
+        "scan",
+        "KLIP of scans, coherent in three dimensions",
+        "ours",
+        "benchmarks.methods.ours_scan:OfScans",
+        f"{_KLIP}, docs/volumes.md",
+        only=("brats",),
+    ),
+)
