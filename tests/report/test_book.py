@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -197,3 +198,18 @@ def test_no_results_and_a_damaged_monitor(tmp_path: Path) -> None:
     (folder / "monitor.json").write_text('{"schema": 1}')
     with pytest.raises(InputError, match="is damaged"):
         watched_page(folder)
+
+
+@pytest.mark.parametrize("name", ["moved", "largest_capital", "alarm"])
+def test_a_monitor_that_misses_something_of_a_stream(tmp_path: Path, name: str) -> None:
+    folder = write_watch(tmp_path / "watch", alarm=False)
+    facts = json.loads((folder / "monitor.json").read_text())
+    del facts["streams"][0][name]
+    (folder / "monitor.json").write_text(json.dumps(facts))
+    with pytest.raises(InputError, match="is damaged; run priorlens monitor again"):
+        watched_page(folder)
+
+
+def test_pages_are_utf8_whatever_files_are_called(tmp_path: Path) -> None:
+    folder = write_results(tmp_path / "out", ["good/\udcff.png"], overlays=False)
+    assert "\ufffd" in write_report(read_findings(folder), folder / "report.html").read_text(encoding="utf-8")

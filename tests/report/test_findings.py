@@ -102,6 +102,10 @@ def test_thumbnails_are_small_and_hold_no_name(tmp_path: Path) -> None:
     assert (reconstruction_thumbnail(tmp_path / "r.npy") or "").startswith("data:image/webp;base64,")
     write_array(tmp_path / "flat.npy", np.zeros(3))
     assert reconstruction_thumbnail(tmp_path / "flat.npy") is None
+    header = b"\x93NUMPY\x01\x00" + bytes([70, 0])
+    claim = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 99999999999, 9)}"
+    (tmp_path / "huge.npy").write_bytes(header + claim.ljust(70).encode())
+    assert reconstruction_thumbnail(tmp_path / "huge.npy") is None
     Image.new("RGB", (3, 3)).save(tmp_path / "tiny.png")
     assert overlay_thumbnail(tmp_path / "tiny.png")
 

@@ -67,14 +67,15 @@ def _read_png(path: Path) -> Layer:
 
 
 def _read_npy(path: Path) -> Layer:
-    with reading(path):
+    with reading(path), np.errstate(over="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of headers of old, and of the size that one claims
         # Mapped, not read: whatever size the header claims, nothing is allocated; pickled objects are refused.
         stored = np.lib.format.open_memmap(path, mode="r")
         if stored.dtype.kind not in "buif" or stored.ndim not in (2, 3) or stored.size > 3 * MAX_PIXELS:
             raise InputError(f"{path}: holds {stored.dtype} of shape {stored.shape}, no map; score again")
         channels = stored[None] if stored.ndim == 2 else stored
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
-            return Layer(np.array(channels, np.float32, order="C"))
+        # What float32 cannot hold becomes infinite, and is refused as such.
+        return Layer(np.array(channels, np.float32, order="C"))
 
 
 def _read_nifti(path: Path) -> Layer:

@@ -17,7 +17,7 @@ from priorlens import __version__
 from priorlens.report import card, evaluated, sentences
 from priorlens.report.charts import Scale, common_symbols, place_chart, scale_words, spectrum_charts
 from priorlens.report.evaluation_charts import curve_charts, score_histograms
-from priorlens.report.findings import Case, Findings
+from priorlens.report.findings import Case, Findings, printable
 from priorlens.report.svg import shown
 from priorlens.report.thumbnails import overlay_thumbnail, reconstruction_thumbnail
 
@@ -178,9 +178,10 @@ def _render(template: str, **context: Any) -> str:
         f"default-src 'none'; style-src {_allowed(style)}; script-src {_allowed(script)}; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
-    return environment.get_template(template).render(
+    page = environment.get_template(template).render(
         style=Markup(style), script=Markup(script), policy=Markup(policy), version=__version__, **context
     )
+    return printable(page)
 
 
 def _allowed(text: str) -> str:

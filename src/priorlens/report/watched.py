@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jinja2 import UndefinedError
 from markupsafe import Markup
 
 from priorlens.errors import InputError
@@ -56,10 +57,10 @@ def watched_page(folder: Path, *, hide: bool = False) -> str:
             for index, one in enumerate(facts["streams"], 1)
         ]
         facts = {name: facts[name] for name in ("alpha", "setup", "unit", "calibration", "failed", "features", "model")}
-    except (KeyError, TypeError, ValueError) as error:
+        title = "monitor" if hide else printable(folder.resolve().name)
+        return monitor_page(title=title, facts=facts, streams=streams, hide=hide, names=names, printable=printable)
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError, UndefinedError) as error:
         raise InputError(f"{folder / MONITOR}: is damaged; run priorlens monitor again") from error
-    title = "monitor" if hide else printable(folder.resolve().name)
-    return monitor_page(title=title, facts=facts, streams=streams, hide=hide, names=names, printable=printable)
 
 
 def _stream(facts: Mapping[str, Any], scans: list[tuple[float, float]], alpha: float, name: str) -> Watched:
