@@ -59,14 +59,15 @@ def find_cases(inputs: Sequence[Path], *, group: str | None = None, manifest: Pa
             cannot be used.
     """
     pattern, rows = patients_by(group, manifest)
-    found: dict[Path, tuple[Path, PurePosixPath]] = {}
+    found: dict[str, tuple[Path, str]] = {}
     for root in inputs:
         for path, relative in _images_under(root):
-            found.setdefault(Path(os.path.abspath(path)), (path, relative))
+            found.setdefault(os.path.abspath(path), (path, relative))
     if manifest and not inputs:
         folder = Path(os.path.abspath(manifest.parent))
         for path in rows:
-            found[path] = path, PurePosixPath(path.relative_to(folder) if folder in path.parents else path.name)
+            relative = path.relative_to(folder).as_posix() if folder in path.parents else path.name
+            found[str(path)] = path, relative
     if not found:
         raise InputError("no images were named; name files or folders that hold some")
     return _with_rows(_named(found.values(), pattern), manifest, rows)
@@ -160,17 +161,19 @@ def fingerprint(cases: Iterable[Case]) -> str:
     return hashlib.sha256("\n".join(sorted(contents)).encode()).hexdigest()
 
 
-def _images_under(root: Path) -> list[tuple[Path, PurePosixPath]]:
+def _images_under(root: Path) -> list[tuple[Path, str]]:
     """The image files of one input, each with its path relative to it; a file named by itself may be of any type."""
     if root.is_file():
-        return [(root, PurePosixPath(root.name))]
+        return [(root, root.name)]
     if not root.exists():
         raise InputError(f"{root}: there is no such file or folder; check the path")
     found = [path for path in visible_files(root) if path.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
         raise InputError(f"{root}: holds no images ({' '.join(IMAGE_SUFFIXES)}); name a folder that does")
-    relatives = [(path, PurePosixPath(path.relative_to(root).as_posix())) for path in found]
-    return sorted(relatives, key=lambda pair: natural_order(str(pair[1])))
+    relatives = [(path, path.relative_to(root).as_posix()) for path in found]
+    del found  # of a million files no list is kept twice
+    relatives.sort(key=lambda pair: natural_order(pair[1]))
+    return relatives
 
 
 def visible_files(root: Path) -> Iterator[Path]:
@@ -194,24 +197,33 @@ def _unreadable(path: Path | str, error: OSError) -> InputError:
     return InputError(f"{path}: cannot be read ({reason}); check that it is there and may be read")
 
 
-def natural_order(relative: str) -> list[tuple[list[tuple[int, int, str]], str]]:
-    """Sort key of a path: numbers by value and before letters, letters whatever their case, then as written."""
+def natural_order(relative: str) -> str:
+    """Sort key of a path: numbers by value and before letters, letters whatever their case, then as written.
 
-    def runs(part: str) -> list[tuple[int, int, str]]:
-        found = re.findall(r"\d+|\D+", part.casefold())
-        return [(0, int(run), "") if run.isdecimal() else (1, 0, run) for run in found]
+    One string, in which every part of the path ends in NUL and a number begins with the count of its digits: of a
+    million files it takes a tenth of the memory that tuples would.
+    """
 
-    return [(runs(part), part) for part in relative.split("/")]
+    def coded(run: str) -> str:
+        if not run.isdecimal():
+            return "\x02" + run
+        digits = str(int(run))
+        return f"\x01{chr(len(digits))}{digits}"
+
+    def runs(part: str) -> str:
+        return "".join(map(coded, re.findall(r"\d+|\D+", part.casefold())))
+
+    return "".join(f"{runs(part)}\0{part}\0" for part in relative.split("/"))
 
 
-def _named(found: Iterable[tuple[Path, PurePosixPath]], pattern: re.Pattern[str] | None) -> list[Case]:
+def _named(found: Iterable[tuple[Path, str]], pattern: re.Pattern[str] | None) -> list[Case]:
     """Cases with unique names: of several with one name, the later keep their suffix, or are counted `~2`, `~3`."""
     cases: list[Case] = []
     taken: set[str] = set()
     for path, relative in found:
-        name, count = str(relative.with_suffix("")), 1
+        name, count = str(PurePosixPath(relative).with_suffix("")), 1
         while name in taken:
-            name = str(relative) if count == 1 else f"{relative}~{count}"
+            name = relative if count == 1 else f"{relative}~{count}"
             count += 1
         taken.add(name)
         cases.append(Case(path, name, group=patient_of(pattern, path, relative) if pattern else name))
@@ -228,11 +240,11 @@ def patients_by(group: str | None, manifest: Path | None) -> tuple[re.Pattern[st
         raise InputError(f"{group}: is not a regular expression ({error}); correct --group") from error
 
 
-def patient_of(pattern: re.Pattern[str], path: Path, relative: PurePosixPath) -> str:
-    match = pattern.search(str(relative))
+def patient_of(pattern: re.Pattern[str], path: Path, relative: str) -> str:
+    match = pattern.search(relative)
     name = match and match[min(1, pattern.groups)]
     if not name:
-        raise InputError(f"{path}: --group {pattern.pattern!r} names no patient in {str(relative)!r}; correct it")
+        raise InputError(f"{path}: --group {pattern.pattern!r} names no patient in {relative!r}; correct it")
     return name
 
 
@@ -240,7 +252,7 @@ def _with_masks(cases: Sequence[Case], images: Path, masks: Path) -> list[Case]:
     """The cases of one kind from the folder `images`, with their masks from `masks`, whose every mask has its image."""
     if not masks.is_dir() or not any(masks.iterdir()):
         return list(cases)
-    files = {str(relative.with_suffix("")): path for path, relative in _images_under(masks)}
+    files = {str(PurePosixPath(relative).with_suffix("")): path for path, relative in _images_under(masks)}
     unclaimed = set(files)
     complete = []
     for case in cases:

@@ -218,7 +218,7 @@ def _named(studies: Sequence[Study], pattern: re.Pattern[str] | None) -> list[Sc
             name = full if count == 1 else f"{full}~{count}"
             count += 1
         taken.add(name)
-        whose = patient_of(pattern, first.path, first.relative) if pattern else study.patient or name
+        whose = patient_of(pattern, first.path, str(first.relative)) if pattern else study.patient or name
         sources, channels = tuple(s.file for s in study.sources), tuple(s.channel for s in study.sources)
         scans.append(Scan(sources, channels, name, whose, study.kind, study.mask))
     return scans
