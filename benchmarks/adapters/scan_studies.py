@@ -1,0 +1,152 @@
+"""Folders of volumes become studies of slices: patients are drawn and split, each volume is read once and cut."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+
+from benchmarks.adapters.made import drawn, fingerprint_of, folds_of, made, study_name
+from benchmarks.adapters.slices import GROUP, HEIGHT, ToGrey, write_slices
+from benchmarks.study import Fold, Study
+from priorlens.datasets import HEALTHY
+from priorlens.errors import InputError
+from priorlens.volumes.scans import LESION
+from priorlens.volumes.volume import Volume
+
+MOST_PATIENTS = 120
+"""Drawn from a larger data set: more slices than a benchmark looks at."""
+
+SLICES = 1200
+"""About so many healthy slices and so many abnormal ones are cut in all, but at least `LEAST_SLICES` of each scan."""
+
+LEAST_SLICES = 16
+
+SCANS_IN_FULL = 30
+"""Where volumes are aligned, every slice of so many is cut, every second of twice as many, and so on: at equal heights.
+"""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A volume that was read, and what becomes of it; see `write_slices`."""
+
+    volume: Volume
+    lesion: Bool[np.ndarray, "i j k"] | None
+    inside: Bool[np.ndarray, "i j k"]
+    to_grey: ToGrey
+    least: float
+    clear: bool = True
+
+
+@dataclass(frozen=True)
+class Source:
+    """One volume before it is read. files: what it is read from. only_judged: nothing is learned from this patient."""
+
+    patient: str
+    files: tuple[Path, ...]
+    read: Callable[[], Cut]
+    only_judged: bool = False
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What all volumes of a layout share. about: without numbers. aligned: whether equal numbers are equal heights."""
+
+    layout: str
+    about: str
+    aligned: bool = False
+    abnormal: str = LESION
+
+
+def scan_study(kind: Kind, sources: Sequence[Source], root: Path, out: Path) -> Study:
+    """Cut the volumes under `root`; those that cannot be read are left out and told on standard error.
+
+    Raises:
+        InputError: fewer than two patients to learn from, or none of the volumes can be read.
+    """
+    chosen = set(drawn((s.patient for s in sources if not s.only_judged), MOST_PATIENTS))
+    chosen |= set(drawn((s.patient for s in sources if s.only_judged), MOST_PATIENTS))
+    kept = [source for source in sources if source.patient in chosen]
+    folds = _folds(kept, root)
+    name = study_name(kind.layout, root)
+    files = {path for source in kept for path in source.files}
+    fingerprint = fingerprint_of(root, files, kind, SLICES, LEAST_SLICES, SCANS_IN_FULL, folds)
+
+    def make(place: Path) -> Study:
+        left_out = _write(kept, folds, place, kind)
+        for fold in sorted(place.iterdir()):
+            for split in ("train", "test"):
+                if not (fold / split / HEALTHY).is_dir():
+                    raise InputError(f"{root}: has too few patients with healthy slices, none is left to {split}")
+        about = f"{kind.about}; {len({source.patient for source in kept})} patients"
+        if len(folds) > 1:
+            about += f", {len(folds)} folds"
+        if left_out:
+            about += f"; {left_out} scans could not be read"
+        height = HEIGHT if kind.aligned else None
+        parts = tuple(Fold(place / f"fold{i}") for i in range(len(folds)))
+        return Study(name, parts, "range", False, about, GROUP, height)
+
+    return made(out, name, fingerprint, make)
+
+
+def _folds(sources: Sequence[Source], root: Path) -> list[tuple[list[str], list[str]]]:
+    """Patients who are only judged come to the folds in turn."""
+    only_judged = sorted({source.patient for source in sources if source.only_judged})
+    learned = sorted({source.patient for source in sources} - set(only_judged))
+    folds = folds_of(learned, root)
+    return [(learn, judge + only_judged[i :: len(folds)]) for i, (learn, judge) in enumerate(folds)]
+
+
+def _write(sources: Sequence[Source], folds: list[tuple[list[str], list[str]]], place: Path, kind: Kind) -> int:
+    """All slices of all folds; returns how many volumes were left out. Raises InputError where all were."""
+    every = math.ceil(len(sources) / SCANS_IN_FULL)
+    limits = (0, every) if kind.aligned else (max(LEAST_SLICES, SLICES // len(sources)), 1)
+    scans: Counter[str] = Counter()
+    errors: list[InputError] = []
+    for source in sources:
+        try:
+            cut = source.read()
+        except InputError as error:
+            errors.append(error)
+            print(f"left out: {error}", file=sys.stderr)
+            continue
+        scans[source.patient] += 1
+        count = scans[source.patient]
+        name = _in_names(source.patient) + (f"_t{count}" if count > 1 else "")
+        for i, (learned, judged) in enumerate(folds):
+            if source.patient in learned or source.patient in judged:
+                _cut(cut, place / f"fold{i}", name, limits, source.patient in judged, kind.abnormal)
+    if len(errors) == len(sources):
+        raise errors[0]
+    return len(errors)
+
+
+def _in_names(patient: str) -> str:
+    """Without what would end the patient's name in that of a slice."""
+    return re.sub(r"_(?=[zt]\d)|[^\w.-]+", "-", patient)
+
+
+def _cut(cut: Cut, fold: Path, name: str, limits: tuple[int, int], judged: bool, abnormal: str) -> None:
+    write_slices(
+        cut.volume,
+        cut.lesion,
+        fold,
+        name,
+        to_grey=cut.to_grey,
+        inside=cut.inside,
+        least=cut.least,
+        most=limits[0],
+        every=limits[1],
+        judged=judged,
+        clear=cut.clear,
+        kind=abnormal,
+    )
