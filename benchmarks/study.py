@@ -11,8 +11,8 @@ from typing import Literal
 class Fold:
     """What is learned from, and what is judged: `train/good`, `test/<kind>` and `ground_truth/<kind>` in `folder`.
 
-    scans: the volumes that the training slices were cut from, and `judged` those of the test slices, where the study has
-    volumes: a method for scans takes these and says the same of the same slices.
+    scans: the volumes that the training slices were cut from, and `judged` those of the test slices, where the study
+    has volumes: a method for scans takes these and says the same of the same slices.
     """
 
     folder: Path

@@ -1,0 +1,69 @@
+"""The list of methods: every one can be made, what it needs is there, and ours keep patients apart."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchmarks.method import Entry
+from benchmarks.methods import METHODS
+from benchmarks.methods.ours import ASIDE, kept_and_aside
+from benchmarks.methods.ours_scan import _place
+
+_OWN = [entry for entry in METHODS.values() if entry.environment == "own"]
+
+
+@pytest.mark.parametrize("entry", _OWN, ids=lambda entry: entry.name)
+def test_a_method_can_be_made_and_says_whence_it_is(entry: Entry) -> None:
+    made = entry.make()
+    assert all(callable(getattr(made, name)) for name in ("fit", "save", "load", "judge"))
+    assert entry.title and entry.reference and entry.slow >= 1
+
+
+def test_what_a_method_needs_is_listed_and_needs_nothing() -> None:
+    needed = {name for entry in METHODS.values() if entry.needs for name in entry.needs.split("+")}
+    assert needed <= METHODS.keys() and not any(METHODS[name].needs for name in needed)
+
+
+def test_names_are_unique() -> None:
+    families = ("ours", "anomalib", "diffusion", "simple")
+    lists = [importlib.import_module(f"benchmarks.methods.{family}_list").ENTRIES for family in families]
+    assert sum(map(len, lists)) == len(METHODS) and all(name == entry.name for name, entry in METHODS.items())
+
+
+def test_no_patient_is_learned_from_and_kept_aside() -> None:
+    groups = [f"p{i % 40}" for i in range(200)]
+    kept, aside = kept_and_aside(groups, seed=3)
+    assert sorted(kept + aside) == list(range(200))
+    assert not {groups[i] for i in kept} & {groups[i] for i in aside}
+    assert len({groups[i] for i in aside}) == round(ASIDE * 40)
+    assert kept_and_aside(groups, 3) == (kept, aside) != kept_and_aside(groups, 4)
+
+
+def test_a_slice_is_found_by_its_name() -> None:
+    assert _place(Path("test/lesion/BraTS20_001_z042.png")) == ("BraTS20_001", 42)
+    with pytest.raises(ValueError, match="is not named as the slice of a patient"):
+        _place(Path("a.png"))
+
+
+def test_fused_is_high_where_either_part_is_and_keeps_the_order_beyond() -> None:
+    from types import SimpleNamespace
+
+    from benchmarks.method import Judged
+    from benchmarks.methods.fused import Fused
+
+    usual = np.linspace(-1, 1, 50)
+
+    def part(anomaly: list[float]) -> SimpleNamespace:
+        healthy = SimpleNamespace(map_low=1.0, threshold=3.0)
+        judged = Judged(np.array(anomaly), [np.full((2, 3), 3.0)] * len(anomaly), 7)
+        return SimpleNamespace(usual=usual, detector=SimpleNamespace(healthy_=healthy), judge=lambda images: judged)
+
+    fused = Fused()
+    fused.parts = (part([0.0, 2.0, 0.0, 3.0]), part([0.0, 0.0, 2.0, 0.0]))  # type: ignore[assignment]
+    judged = fused.judge([])
+    usual_image, first, second, further = judged.anomaly
+    assert usual_image < first < further and first == pytest.approx(second)
+    assert judged.calls == 14 and judged.maps is not None and (judged.maps[0] == 1).all()
