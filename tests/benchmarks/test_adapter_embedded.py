@@ -4,9 +4,9 @@ import gzip
 
 import numpy as np
 import pytest
+
 from benchmarks.adapters import embedded
 from benchmarks.adapters.embedded import digits, fashion_mnist, mni152
-
 from priorlens.datasets import healthy_cases, labelled_cases
 from priorlens.errors import InputError
 from priorlens.images import read_image, read_mask

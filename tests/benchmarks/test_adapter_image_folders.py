@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from benchmarks.adapters import LAYOUTS
 from PIL import Image
 
+from benchmarks.adapters import LAYOUTS
 from priorlens.datasets import healthy_cases, labelled_cases
 from priorlens.errors import InputError
 from priorlens.images import read_image, read_mask

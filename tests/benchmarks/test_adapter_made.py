@@ -3,9 +3,9 @@
 import json
 
 import pytest
+
 from benchmarks.adapters.made import drawn, fingerprint_of, folds_of, made, placed, study_name
 from benchmarks.study import Fold, Study
-
 from priorlens.errors import InputError
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.adapters import LAYOUTS, scan_studies
 from PIL import Image
 
+from benchmarks.adapters import LAYOUTS, scan_studies
 from priorlens.datasets import healthy_cases, labelled_cases
 from priorlens.errors import InputError
 from priorlens.images import read_image, read_mask

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.adapters.slices import GROUP, HEIGHT, Written, by_median, window, write_slices
 
+from benchmarks.adapters.slices import GROUP, HEIGHT, Written, by_median, window, write_slices
 from priorlens.images import read_image, read_mask
 from priorlens.volumes.volume import Volume
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from benchmarks.method import Entry
 from benchmarks.methods import METHODS
 from benchmarks.methods.ours import ASIDE, kept_and_aside

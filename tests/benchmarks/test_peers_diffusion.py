@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+
 from benchmarks.method import Task
 from benchmarks.methods import METHODS, anoddpm, ddpm_ood, diffpath, elbo, on_prior
 from benchmarks.methods.maps import smoothed, top_mean
 from benchmarks.study import Fold
-from torch import Tensor
-
 from priorlens.image_prior import ImagePrior
 from priorlens.images import Image
 from priorlens.klip_model import KLIPModel

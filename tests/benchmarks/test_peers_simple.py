@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from benchmarks.method import Task
 from benchmarks.methods import METHODS
 from benchmarks.methods.simple import PCAResidual
 from benchmarks.study import Fold
-
 from priorlens.images import Image
 
 NAMES = ("brightness", "mean_deviation", "blurred_residual", "pca", "png_size", "constant", "random")

@@ -1,0 +1,153 @@
+"""`python -m benchmarks`: every method and its peers on the same images, and the page that says what came of it."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.environments import Environments
+from benchmarks.results import QUICK, Options
+from benchmarks.studies import FOLDS
+from priorlens.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, PriorlensError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder of results, models, made data and environments.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Folder with brain_mri, head_ct, liver_ct, brats: those there are. Or see --layout."
+    ),
+]
+Methods = Annotated[str, typer.Option(metavar="A,B", help="Names of methods, see `list`; default: all.")]
+Studies = Annotated[str, typer.Option(metavar="X,Y", help="Names of studies, see `list`; default: all with data.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Small images and hardly any training: the figures mean nothing.")]
+DEFAULT_OUT = Path("benchmark-results")
+
+
+@app.command()
+def run(
+    data: Data = None,
+    layout: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The layout of a data set of your own in --data, such as bmad.")
+    ] = None,
+    methods: Methods = "",
+    studies: Studies = "",
+    seeds: Annotated[str, typer.Option(metavar="0,1,2", help="Seeds of the runs.")] = "0",
+    budget: Annotated[
+        float | None, typer.Option(metavar="MINUTES", help="Stop after so long; the next call goes on from there.")
+    ] = None,
+    limit: Annotated[float, typer.Option(metavar="MINUTES", help="Of one run.")] = 60,
+    quick: Quick = False,
+    out: Out = DEFAULT_OUT,
+    train_images: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Learn from so many healthy images at most; 0: all.")
+    ] = Options.train_images,
+    size: Annotated[int, typer.Option(min=32, help="Side in pixels that methods which resize see.")] = Options.size,
+    folds: Annotated[int, typer.Option(min=2, help="Folds of BraTS, by patient.")] = FOLDS,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of each method; default: all cores.")] = None,
+    again: Annotated[str, typer.Option(metavar="A,B", help="Methods to run again although nothing changed.")] = "",
+    retry: Annotated[bool, typer.Option("--retry", help="Run again what failed, too.")] = False,
+    anomalib_python: Annotated[
+        Path | None, typer.Option(metavar="PYTHON", help="Of an environment that has anomalib and priorlens.")
+    ] = None,
+) -> None:
+    """Measure what is missing or stale. Whatever stops it, the same command goes on where it was."""
+    from benchmarks import plan, runner, timing
+    from benchmarks.methods import METHODS
+    from benchmarks.studies import studies as find_studies
+    from benchmarks.study_files import remember
+
+    began = time.monotonic()
+    out = out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    options = QUICK if quick else Options(train_images=train_images, size=size)
+    seconds = math.inf if budget is None else 60 * budget
+    cores = threads or len(os.sched_getaffinity(0))
+    with runner.alone(out):
+        found = find_studies(data and data.resolve(), out, quick, _names(studies), layout, folds)
+        for study in found:
+            remember(study, out)
+        environments = Environments(out, anomalib_python)
+        entries = plan.chosen_entries(METHODS, _names(methods))
+        whole = plan.planned(entries, found, [int(seed) for seed in _names(seeds)], options, environments, out)
+        todo = plan.to_do(whole, _names(again), retry)
+        print(f"{len(todo)} of {len(whole)} runs to do", file=sys.stderr)
+        until = began + (1 - timing.SHARE) * seconds
+        done = runner.run_all(todo, environments, runner.Limits(limit, until, cores))
+        timing.time_all(whole, environments, cores, began + seconds)
+    if done < len(todo):
+        print(f"budget spent: {len(todo) - done} runs left; call again to go on", file=sys.stderr)
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+@app.command()
+def growth(
+    methods: Methods = "",
+    quick: Quick = False,
+    out: Out = DEFAULT_OUT,
+    budget: Annotated[float | None, typer.Option(metavar="MINUTES", help="Stop after so long.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of each method; default: all cores.")] = None,
+    anomalib_python: Annotated[
+        Path | None, typer.Option(metavar="PYTHON", help="Of an environment that has anomalib and priorlens.")
+    ] = None,
+) -> None:
+    """Measure how time and memory grow with the size of images and with their number."""
+    from benchmarks import growth as growing
+    from benchmarks import plan
+    from benchmarks.methods import METHODS
+
+    entries = plan.chosen_entries(METHODS, _names(methods))
+    out = out.resolve()
+    cores = threads or len(os.sched_getaffinity(0))
+    growing.run(entries, out, Environments(out, anomalib_python), cores, budget, quick)
+
+
+@app.command()
+def table(
+    out: Out = DEFAULT_OUT,
+    docs: Annotated[Path, typer.Option(metavar="DIR", help="Where benchmarks.md and images/ go.")] = Path("docs"),
+) -> None:
+    """Write docs/benchmarks.md and its pictures from the results."""
+    from benchmarks import table as written
+
+    written.write(out.resolve(), docs)
+
+
+@app.command("list")
+def listed(data: Data = None) -> None:
+    """Methods and studies that there are."""
+    from benchmarks.methods import METHODS
+    from benchmarks.studies import registry
+
+    for entry in METHODS.values():
+        limits = f" (only {', '.join(entry.only)})" if entry.only else ""
+        typer.echo(f"method {entry.name}: {entry.title}{limits}")
+    for name in registry():
+        typer.echo(f"study {name}")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def main() -> None:
+    """One line for every error that a user can put right."""
+    try:
+        app()
+    except PriorlensError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        print("benchmarks: stopped; call again to go on", file=sys.stderr)
+        raise SystemExit(EXIT_INTERRUPTED) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Which runs there are, and in which order: what is cheap goes over all studies first, and bases before their users."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.environments import EnvironmentMissing, Environments
+from benchmarks.method import Entry, Family
+from benchmarks.results import Options, Place, State, code_of, key_of, state_of, study_fingerprint
+from benchmarks.stages import Run, bases
+from benchmarks.study import Study
+from priorlens.errors import InputError
+
+RANKS: dict[Family, int] = {"simple": 0, "ours": 1, "anomalib": 2, "diffusion": 3}
+"""About how long families take: what nobody has waited for yet goes by these."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run, what there is of it, and, where it cannot even start, why."""
+
+    run: Run
+    state: State
+    impossible: str = ""
+
+
+def chosen_entries(methods: Mapping[str, Entry], names: Sequence[str]) -> list[Entry]:
+    """Those named, with what they need; all of them, if none is. Raises InputError for an unknown one."""
+    if unknown := [name for name in names if name not in methods]:
+        raise InputError(f"{unknown[0]}: is no method; there are {', '.join(methods)}")
+    wanted = set(names or methods)
+    wanted |= {base for name in wanted for base in bases(methods[name])}
+    return in_order([entry for name, entry in methods.items() if name in wanted])
+
+
+def in_order(entries: Sequence[Entry]) -> list[Entry]:
+    """By family, slow ones last in theirs, else as listed; but none before what it needs of these."""
+    waiting = sorted(entries, key=lambda entry: (RANKS[entry.family], entry.slow))
+    ordered: list[Entry] = []
+    while waiting:
+        open_ = {entry.name for entry in waiting}
+        ready = next((entry for entry in waiting if not open_ & set(bases(entry))), None)
+        if ready is None:
+            raise ValueError(f"{waiting[0].name} needs itself")
+        waiting.remove(ready)
+        ordered.append(ready)
+    return ordered
+
+
+def planned(
+    entries: Sequence[Entry],
+    studies: Sequence[Study],
+    seeds: Sequence[int],
+    options: Options,
+    environments: Environments,
+    out: Path,
+) -> list[Planned]:
+    """Every run in its order, seed by seed, method by method, over all studies, with what there is of it."""
+    fingerprints = {study.name: study_fingerprint(study) for study in studies}
+    used, missing = _versions(entries, environments)
+    listed = {entry.name: entry for entry in entries}
+    code = {entry.name: code_of(entry.made_by) for entry in entries}
+    plan: list[Planned] = []
+    states: dict[tuple[str, str, int], State] = {}
+    for seed in seeds:
+        for entry in entries:
+            for study in studies:
+                if entry.only and study.name not in entry.only:
+                    continue
+                keys = {
+                    name: key_of(options, used[listed[name].environment], fingerprints[study.name], [code[name]])
+                    for name in bases(entry)
+                }
+                own = [code[name] for name in (entry.name, *keys)]
+                key = key_of(options, used[entry.environment], fingerprints[study.name], own)
+                place = Place(out, study.name, entry.name, seed)
+                state = _with_bases(state_of(place, key), [states.get((study.name, base, seed)) for base in keys])
+                states[study.name, entry.name, seed] = state
+                run = Run(entry, study, place, options, key, keys)
+                plan.append(Planned(run, state, missing.get(entry.environment, "")))
+    return plan
+
+
+def _with_bases(state: State, of_bases: Sequence[State | None]) -> State:
+    """A run is stale too where what it needs has to be made again."""
+    return "stale" if state in ("done", "failed") and {"missing", "stale"} & set(of_bases) else state
+
+
+def _versions(entries: Sequence[Entry], environments: Environments) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+    """Of every environment that is used; and, of one that cannot be had, why."""
+    used: dict[str, dict[str, str]] = {}
+    missing: dict[str, str] = {}
+    for name in dict.fromkeys(entry.environment for entry in entries):
+        try:
+            used[name] = environments.versions(name)
+        except EnvironmentMissing as error:
+            used[name], missing[name] = {}, str(error)
+    return used, missing
+
+
+def to_do(plan: Sequence[Planned], again: Sequence[str] = (), retry: bool = False) -> list[Planned]:
+    """What has to run: missing and stale ones, failed ones with `retry`, and those of the methods named in `again`.
+
+    A run that needs one of these runs too.
+    """
+    renewed = {name for name in again}
+    chosen, failed_bases = [], set[tuple[str, str, int]]()
+    for one in plan:
+        place = one.run.place
+        wanted = one.state in ("missing", "stale") or (retry and one.state == "failed")
+        wanted |= bool({place.method, *bases(one.run.entry)} & renewed)
+        wanted |= any((place.study, base, place.seed) in failed_bases for base in bases(one.run.entry))
+        if wanted:
+            chosen.append(one)
+            failed_bases.add((place.study, place.method, place.seed))
+    return chosen
+
+
+def counted(plan: Sequence[Planned]) -> dict[str, int]:
+    """How many runs are in each state."""
+    return {state: sum(one.state == state for one in plan) for state in ("missing", "stale", "failed", "done")}

@@ -1,0 +1,230 @@
+"""What a run leaves behind: one JSON file, its predictions, and where they lie under the output folder."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from benchmarks.study import Study
+from priorlens.datasets import visible_files
+from priorlens.evaluation import Outcome
+from priorlens.outputs import atomic_write, write_json, write_rows
+
+SCHEMA = 1
+
+COLUMNS = ("name", "kind", "group", "anomaly")
+"""Of `scores.csv`."""
+
+MEASURED_WITH = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "deepinv", "anomalib")
+"""Packages whose version makes results stale; those that an environment lacks are left out."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may change about a run that changes its figures.
+
+    train_images: healthy images learned from at most, 0 for all. test_images: judged of a kind at most, 0 for all.
+    size, steps: as in `Task`.
+    """
+
+    train_images: int = 500
+    test_images: int = 0
+    size: int = 192
+    steps: float = 1.0
+    quick: bool = False
+
+
+QUICK = Options(train_images=64, test_images=16, size=64, steps=0.05, quick=True)
+"""To see that all of it works; the figures mean nothing."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the files of one run lie."""
+
+    out: Path
+    study: str
+    method: str
+    seed: int
+
+    @property
+    def result(self) -> Path:
+        return self.out / "results" / self.study / f"{self.method}-{self.seed}.json"
+
+    @property
+    def predictions(self) -> Path:
+        return self.out / "predictions" / self.study / f"{self.method}-{self.seed}"
+
+    @property
+    def models(self) -> Path:
+        """One folder a fold, `0`, `1`, ..., each beside a JSON of how it was fitted."""
+        return self.out / "models" / self.study / str(self.seed) / self.method
+
+    def model(self, fold: int) -> Path:
+        return self.models / str(fold)
+
+    def fitted(self, fold: int) -> Path:
+        """How the model of a fold came about; it is there only if the model is complete."""
+        return self.models / f"{fold}.json"
+
+
+def read_result(path: Path) -> dict[str, Any] | None:
+    """A run's JSON; None where there is none, or one of another schema or cut short."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.get("schema") == SCHEMA else None
+
+
+def read_results(out: Path) -> list[dict[str, Any]]:
+    """Of all runs, by study, method and seed."""
+    found = [read_result(path) for path in (out / "results").glob("*/*.json")]
+    return sorted((one for one in found if one), key=lambda one: (one["study"], one["method"], one["seed"]))
+
+
+def write_result(place: Place, result: Mapping[str, Any]) -> None:
+    """Whole or not at all. Raises OutputError."""
+    place.result.parent.mkdir(parents=True, exist_ok=True)
+    write_json(place.result, dict(result))
+
+
+def empty_result(place: Place, key: Mapping[str, Any], planted: bool) -> dict[str, Any]:
+    """Of a run that has not been: every field of the schema, with nothing in it."""
+    return {
+        "schema": SCHEMA,
+        "method": place.method,
+        "study": place.study,
+        "seed": place.seed,
+        "key": dict(key),
+        "machine": None,
+        "failed": None,
+        "remark": "",
+        "planted": planted,
+        "fit": None,
+        "score": None,
+        "memory": None,
+        "model_bytes": None,
+        "figures": {},
+        "matched_height": None,
+        "started": None,
+    }
+
+
+def write_predictions(folder: Path, outcomes: Sequence[Outcome]) -> None:
+    """`scores.csv` and `maps.npz`, the maps under the images' names; the scores come last: then all is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "scores.csv").unlink(missing_ok=True)
+    maps: dict[str, Any] = {one.name: one.anomaly_map for one in outcomes if one.anomaly_map is not None}
+    with atomic_write(folder / "maps.npz") as file:
+        np.savez(file, **maps)
+    rows = [(one.name, one.kind, one.group, repr(one.anomaly)) for one in outcomes]
+    write_rows(folder / "scores.csv", COLUMNS, rows)
+
+
+def read_scores(folder: Path) -> list[dict[str, str]]:
+    """The lines of `scores.csv`."""
+    with open(folder / "scores.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that this process would measure with."""
+    found = {"python": platform.python_version()}
+    for package in ("priorlens", *MEASURED_WITH):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    if "priorlens" not in found:  # used from a checkout
+        import priorlens
+
+        found["priorlens"] = priorlens.__version__
+    return found
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """What the figures of time depend on, as far as it can be told."""
+    return {
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": threads,
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "gpu": None,
+        "python": platform.python_version(),
+        "load": [round(os.getloadavg()[0], 2)],
+    }
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def code_of(made_by: str) -> str:
+    """A fingerprint of the module of a method and of those beside it that it imports.
+
+    Comments, layout and docstrings do not matter; the package itself is known by its version.
+    """
+    trees: dict[str, str] = {}
+    waiting = [made_by.partition(":")[0]]
+    while waiting:
+        name = waiting.pop()
+        module = None if name in trees else importlib.util.find_spec(name)
+        if module is None or module.origin is None:
+            continue
+        tree = ast.parse(Path(module.origin).read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("benchmarks.methods."):
+                waiting.append(node.module or "")
+            documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            if documented and ast.get_docstring(node, clean=False) is not None:  # type: ignore[arg-type]
+                node.body = node.body[1:]  # type: ignore[attr-defined]
+        trees[name] = ast.dump(tree)
+    return hashlib.sha256("\n".join(trees[name] for name in sorted(trees)).encode()).hexdigest()[:16]
+
+
+def study_fingerprint(study: Study) -> str:
+    """Of the names and contents of all files of all folds, and of what the study says of them."""
+    digest = hashlib.sha256(repr((study.intensity, study.group, study.height, len(study.folds))).encode())
+    for fold in study.folds:
+        for path in sorted(visible_files(fold.folder)):
+            digest.update(path.relative_to(fold.folder).as_posix().encode("utf-8", "surrogateescape"))
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def key_of(options: Options, used: Mapping[str, str], fingerprint: str, code: Sequence[str]) -> dict[str, Any]:
+    """All that makes a run stale once it changes. code: fingerprints of the method and of what it needs."""
+    return {"options": asdict(options), "versions": dict(used), "study": fingerprint, "code": list(code)}
+
+
+State = Literal["missing", "stale", "failed", "done"]
+
+
+def state_of(place: Place, key: Mapping[str, Any]) -> State:
+    """What there is of a run: a failure counts as such only if nothing has changed since."""
+    found = read_result(place.result)
+    if found is None:
+        return "missing"
+    if found["key"] != key:
+        return "stale"
+    if found["failed"] is not None:
+        return "failed"
+    return "done" if (place.predictions / "scores.csv").is_file() else "missing"

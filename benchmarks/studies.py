@@ -1,0 +1,110 @@
+"""All studies, by name: those of `--data`, and those made from data that packages bring along."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from benchmarks.brats_slices import brats_study
+from benchmarks.study import Fold, Study
+from priorlens.errors import InputError
+
+Make = Callable[[Path | None, Path, bool], Study | None]
+"""From the folder of `--data`, the output folder and `--quick`; None where the data are not there."""
+
+IN_BRIEF = ("head_ct", "brats", "digits")
+"""What `--quick` takes of them unless told otherwise: planted and real, images and volumes, with data and without."""
+
+FOLDS = 2
+"""Of BraTS, unless `--folds` says otherwise."""
+
+
+def _as_it_is(
+    name: str, intensity: Literal["range", "percentile"], planted: bool, about: str, group: str | None = None
+) -> Make:
+    """A folder of `--data` in the layout of a study."""
+
+    def make(data: Path | None, out: Path, quick: bool) -> Study | None:
+        if data is None or not (data / name / "train").is_dir():
+            return None
+        return Study(name, (Fold(data / name),), intensity, planted, about, group)
+
+    return make
+
+
+def _embedded(function: str) -> Make:
+    def make(data: Path | None, out: Path, quick: bool) -> Study | None:
+        found: Study | None = getattr(importlib.import_module("benchmarks.adapters.embedded"), function)(out, quick)
+        return found
+
+    return make
+
+
+def _brats(folds: int) -> Make:
+    def make(data: Path | None, out: Path, quick: bool) -> Study | None:
+        return brats_study(data / "brats", out, folds) if data and (data / "brats").is_dir() else None
+
+    return make
+
+
+def registry(folds: int = FOLDS) -> dict[str, Make]:
+    """In the order of the tables."""
+    return {
+        "brain_mri": _as_it_is(
+            "brain_mri",
+            "percentile",
+            False,
+            "brain MRI of mixed contrast and plane; tumours are real, but come from another collection than the "
+            "healthy images, which inflates the image figures of every method",
+        ),
+        "head_ct": _as_it_is("head_ct", "range", True, "CT of the head, 64x64; bleeds are planted"),
+        "liver_ct": _as_it_is(
+            "liver_ct",
+            "range",
+            True,
+            "contrast CT of the abdomen; lesions in the liver and star artefacts are planted",
+            r"^(\d+)_",
+        ),
+        "brats": _brats(folds),
+        "mni152": _embedded("mni152"),
+        "fashion_mnist": _embedded("fashion_mnist"),
+        "digits": _embedded("digits"),
+    }
+
+
+def studies(
+    data: Path | None,
+    out: Path,
+    quick: bool,
+    names: Sequence[str] = (),
+    layout: str | None = None,
+    folds: int = FOLDS,
+) -> list[Study]:
+    """Those named, or all whose data are there; with a `layout`, the one study that `data` holds in it.
+
+    Raises:
+        InputError: an unknown name or layout, a named study without its data, or nothing at all.
+    """
+    if layout is not None:
+        return [_in_layout(layout, data, out)]
+    known = registry(folds)
+    if unknown := [name for name in names if name not in known]:
+        raise InputError(f"{unknown[0]}: is no study; there are {', '.join(known)}")
+    found = {name: known[name](data, out, quick) for name in names or (IN_BRIEF if quick else known)}
+    if missing := [name for name in names if found[name] is None]:
+        where = f"not under {data}" if data else "found with --data DIR"
+        raise InputError(f"{missing[0]}: its images are {where}; leave it out or name the folder that holds it")
+    return [study for study in found.values() if study is not None]
+
+
+def _in_layout(layout: str, data: Path | None, out: Path) -> Study:
+    from benchmarks.adapters import LAYOUTS
+
+    if layout not in LAYOUTS:
+        raise InputError(f"{layout}: is no layout; there are {', '.join(LAYOUTS)}")
+    if data is None:
+        raise InputError(f"--layout {layout} needs the folder: --data DIR")
+    study: Study = LAYOUTS[layout](data, out)
+    return study

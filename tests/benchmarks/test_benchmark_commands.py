@@ -1,0 +1,66 @@
+"""The whole way in small, by the command line: made images, a baseline and a detector of our own."""
+
+import pytest
+from made_studies import made_study
+from typer.testing import CliRunner
+
+from benchmarks.__main__ import app
+from benchmarks.results import read_results
+from priorlens.errors import InputError
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    made_study(folder / "head_ct", train=32)
+    return folder
+
+
+def test_miniature(data, tmp_path):
+    command = ["run", "--data", data, "--studies", "head_ct", "--methods", "brightness,anodode"]
+    command += ["--quick", "--threads", 1, "--out", tmp_path]
+    first = invoke(*command)
+    assert first.exit_code == 0, first.stderr
+    assert first.stderr.startswith("2 of 2 runs to do")
+    found = {one["method"]: one for one in read_results(tmp_path)}
+    assert [one["failed"] for one in found.values()] == [None] * 2
+    figures = {name: {key: one["value"] for key, one in run["figures"]["all"].items()} for name, run in found.items()}
+    assert figures["anodode"]["image_auroc"] > 0.9
+    assert figures["anodode"]["pixel_auroc"] > 0.9
+    assert figures["brightness"]["image_auroc"] > 0.9
+    assert all(one["planted"] and one["score"]["ms_per_image"]["repeats"] >= 3 for one in found.values())
+    again = invoke(*command)
+    assert again.stderr.startswith("0 of 2 runs to do")
+
+
+def test_a_budget_that_is_spent_leaves_the_rest_for_another_time(data, tmp_path):
+    spent = invoke(
+        "run", "--data", data, "--studies", "head_ct", "--methods", "constant", "--budget", 0, "--out", tmp_path
+    )
+    assert spent.exit_code == 7
+    assert "1 runs left" in spent.stderr
+    assert read_results(tmp_path) == []
+
+
+def test_list_names_methods_and_studies():
+    told = invoke("list").stdout
+    assert "method anodode: " in told
+    assert "study brats" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--studies", "no_such"], "no_such: is no study"),
+        (["--studies", "head_ct"], "found with --data DIR"),
+        (["--methods", "no_such", "--studies", "digits"], "no_such: is no method"),
+        (["--layout", "no_such"], "no_such: is no layout"),
+    ],
+)
+def test_errors_are_one_line(arguments, line, tmp_path):
+    with pytest.raises(InputError, match=line):
+        invoke("run", *arguments, "--quick", "--out", tmp_path)

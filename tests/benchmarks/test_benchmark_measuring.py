@@ -1,0 +1,211 @@
+"""The figures, against scikit-learn, torchmetrics and anomalib; and differences between methods."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
+from benchmarks.measuring import (
+    POOLED,
+    figures,
+    matched_height,
+    paired_difference,
+    paired_difference_matched,
+)
+from priorlens.evaluation import METRICS, Outcome
+
+CLOSE = 1e-6
+
+
+def outcome(kind, number, anomaly, anomaly_map=None, mask=None):
+    body = None if mask is None else np.ones(mask.shape, bool)
+    return Outcome(f"{kind}/{number}", kind, f"{number}", float(anomaly), anomaly_map, mask, body)
+
+
+def study(seed, case):
+    """Twelve healthy and twelve abnormal images of 24 x 20, with what each case is about."""
+    rng = np.random.default_rng(seed)
+    found = [outcome("good", i, rng.normal()) for i in range(12)]
+    for i in range(12):
+        mask = ndimage.binary_dilation(rng.random((24, 20)) < 0.008, iterations=2)
+        mask[5, 5] = True
+        if case == "one pixel":
+            mask = np.zeros_like(mask)
+            mask[3, 4] = True
+        anomaly_map = (rng.normal(size=mask.shape) + mask).astype(np.float32)
+        anomaly = rng.normal() + 1
+        if case == "ties":
+            anomaly_map, anomaly = np.round(anomaly_map), round(anomaly)
+        if case == "constant":
+            anomaly_map, anomaly = np.full_like(anomaly_map, 2), 2
+        if case == "all lesion" and i < 11:
+            mask = np.ones_like(mask)
+        if case == "perfect":
+            anomaly_map, anomaly = mask.astype(np.float32), 100
+        found.append(outcome("bleed", i, anomaly, anomaly_map, mask))
+    if case == "constant":
+        found = [outcome(one.kind, i, 2, one.anomaly_map, one.mask) for i, one in enumerate(found)]
+    return found
+
+
+CASES = ["random", "ties", "constant", "one pixel", "all lesion", "perfect"]
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("seed", range(3))
+def test_figures_are_those_of_scikit_learn(case, seed):
+    outcomes = study(seed, case)
+    found = {key: one["value"] for key, one in figures(outcomes, resamples=0)[POOLED].items()}
+    assert set(found) == set(METRICS)
+    labels = np.array([one.kind != "good" for one in outcomes])
+    scores = np.array([one.anomaly for one in outcomes])
+    pixels = np.concatenate([one.mask.ravel() for one in outcomes if one.mask is not None])
+    values = np.concatenate([one.anomaly_map.ravel() for one in outcomes if one.mask is not None])
+    assert found["image_auroc"] == pytest.approx(roc_auc_score(labels, scores), abs=CLOSE)
+    assert found["image_ap"] == pytest.approx(average_precision_score(labels, scores), abs=CLOSE)
+    assert found["pixel_auroc"] == pytest.approx(roc_auc_score(pixels, values), abs=CLOSE)
+    assert found["pixel_ap"] == pytest.approx(average_precision_score(pixels, values), abs=CLOSE)
+    assert found["fpr95"] == pytest.approx(fpr_of(labels, scores), abs=CLOSE)
+    assert found["dice_best"] == pytest.approx(dice_of(pixels, values), abs=CLOSE)
+    inside = [
+        roc_auc_score(one.mask.ravel(), one.anomaly_map.ravel())
+        for one in outcomes
+        if one.mask is not None and 0 < one.mask.sum() < one.mask.size
+    ]
+    assert found["pixel_auroc_per_image"] == pytest.approx(np.mean(inside), abs=CLOSE)
+    assert found["aupro"] == pytest.approx(aupro_of(outcomes), abs=CLOSE)
+
+
+def fpr_of(labels, scores):
+    rates = roc_curve(labels, scores, drop_intermediate=False)
+    return min(false for false, true, _ in zip(*rates, strict=True) if true >= 0.95)
+
+
+def dice_of(labels, values):
+    precision, recall, _ = precision_recall_curve(labels, values)
+    total = precision + recall
+    return np.max(np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0))
+
+
+def aupro_of(outcomes, limit=0.3):
+    """Threshold by threshold, as the definition has it."""
+    chosen = [one for one in outcomes if one.mask is not None]
+    regions = [
+        one.anomaly_map[labelled == number]
+        for one in chosen
+        for labelled, count in [ndimage.label(one.mask, np.ones((3, 3)))]
+        for number in range(1, count + 1)
+    ]
+    healthy = np.concatenate([one.anomaly_map[~one.mask] for one in chosen])
+    thresholds = np.unique(np.concatenate([healthy, *regions]))[::-1]
+    rates = np.array([0.0, *((healthy >= t).mean() for t in thresholds)])
+    overlap = np.array([0.0, *(np.mean([(region >= t).mean() for region in regions]) for t in thresholds)])
+    ends = np.searchsorted(rates, limit, side="right")
+    x = np.append(rates[:ends], limit)
+    y = np.append(overlap[:ends], np.interp(limit, rates[ends - 1 : ends + 1], overlap[ends - 1 : ends + 1]))
+    return np.trapezoid(y, x) / limit
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_figures_are_those_of_torchmetrics(case):
+    torch, torchmetrics = pytest.importorskip("torch"), pytest.importorskip("torchmetrics.functional.classification")
+    outcomes = study(7, case)
+    found = {key: one["value"] for key, one in figures(outcomes, resamples=0)[POOLED].items()}
+    masks = torch.from_numpy(np.stack([one.mask for one in outcomes if one.mask is not None])).long().flatten()
+    maps = torch.from_numpy(np.stack([one.anomaly_map for one in outcomes if one.mask is not None])).double().flatten()
+    values = torch.sigmoid(maps)  # else scores outside [0, 1] are taken for logits
+    assert found["pixel_auroc"] == pytest.approx(float(torchmetrics.binary_auroc(values, masks)), abs=CLOSE)
+    assert found["pixel_ap"] == pytest.approx(float(torchmetrics.binary_average_precision(values, masks)), abs=CLOSE)
+
+
+@pytest.mark.parametrize("case", ["random", "ties", "one pixel", "perfect"])
+def test_aupro_is_that_of_anomalib(case):
+    torch = pytest.importorskip("torch")
+    aupro = pytest.importorskip("anomalib.metrics.aupro")
+    outcomes = [one for one in study(5, case) if one.mask is not None]
+    metric = aupro._AUPRO(fpr_limit=0.3)
+    masks = torch.from_numpy(np.stack([one.mask for one in outcomes])).long()
+    maps = torch.from_numpy(np.stack([one.anomaly_map for one in outcomes]))
+    metric.update(maps, masks)
+    assert figures(outcomes, resamples=0)[POOLED]["aupro"]["value"] == pytest.approx(float(metric.compute()), abs=CLOSE)
+
+
+def test_a_constant_score_has_auroc_one_half_and_ap_the_prevalence():
+    found = figures(study(0, "constant"), resamples=0)[POOLED]
+    assert found["image_auroc"]["value"] == found["pixel_auroc"]["value"] == 0.5
+    assert found["image_ap"]["value"] == 0.5
+
+
+def test_all_kinds_are_pooled_and_each_is_by_itself():
+    first, second = study(0, "random"), study(1, "perfect")
+    outcomes = first + [
+        Outcome(f"star/{i}", "star", one.group, one.anomaly, one.anomaly_map, one.mask, one.body)
+        for i, one in enumerate(second)
+        if one.kind != "good"
+    ]
+    found = figures(outcomes, resamples=50)
+    assert set(found) == {POOLED, "bleed", "star"}
+    assert found["bleed"]["pixel_ap"]["value"] < found[POOLED]["pixel_ap"]["value"]
+    assert found["star"]["image_auroc"]["value"] == 1.0
+
+
+@pytest.mark.parametrize("figure", METRICS)
+def test_a_difference_of_a_method_to_itself_is_none(figure):
+    outcomes = study(3, "random")
+    found = paired_difference(outcomes, outcomes[::-1], figure, resamples=100)
+    assert (found.value, found.low, found.high) == (0, 0, 0)
+
+
+def test_resamples_are_the_same_for_both():
+    """Two methods that differ by little, image by image, differ for sure, though the figure itself varies more."""
+    a = study(3, "random")
+    b = [outcome(one.kind, one.group, one.anomaly - 0.2 * (one.kind != "good"), one.anomaly_map, one.mask) for one in a]
+    found = paired_difference(a, b, "image_auroc")
+    alone = figures(a)[POOLED]["image_auroc"]
+    assert found.value > 0
+    assert found.low >= 0
+    assert found.high - found.low < alone["high"] - alone["low"]
+    back = paired_difference(b, a, "image_auroc")
+    assert (back.value, back.low, back.high) == pytest.approx((-found.value, -found.high, -found.low))
+
+
+def test_a_difference_is_taken_on_the_images_that_both_have_judged():
+    a = study(3, "random")
+    assert paired_difference(a, a[::3], "pixel_ap", resamples=50).value == 0
+    of_star = paired_difference(a, a, "pixel_ap", kind="bleed", resamples=50)
+    assert of_star.value == 0
+
+
+def test_a_method_without_maps_has_no_difference_of_pixels():
+    a = study(3, "random")
+    b = [outcome(one.kind, one.group, one.anomaly) for one in a]
+    assert np.isnan(paired_difference(a, b, "pixel_ap").value)
+    with pytest.raises(ValueError, match="none of"):
+        paired_difference(a, b, "beauty")
+
+
+def slices(rng, gain):
+    """Four patients' slices: the higher the brighter, with a lesion in the upper half of most."""
+    found = []
+    for patient in range(4):
+        for height in range(12):
+            lesion = height > 5 and (patient + height) % 3 > 0
+            kind, anomaly = "lesion" if lesion else "good", height + rng.normal() / 4 + gain * lesion
+            name = f"{kind}/p{patient}_z{height:03d}"
+            found.append(Outcome(name, kind, f"p{patient}", anomaly))
+    return found
+
+
+def test_slices_of_one_height_are_compared():
+    rng = np.random.default_rng(0)
+    blind = slices(rng, 0.0)
+    assert figures(blind, 0)[POOLED]["image_auroc"]["value"] > 0.8
+    found = matched_height(blind, r"_z(\d+)")
+    assert found["image_auroc"]["value"] == pytest.approx(0.5, abs=0.25)
+    assert found["matched_lesion_slices"] == found["lesion_slices"] == 16
+    seeing = slices(rng, 2.0)
+    assert matched_height(seeing, r"_z(\d+)")["image_auroc"]["value"] > 0.95
+    difference = paired_difference_matched(seeing, blind, r"_z(\d+)")
+    expected = matched_height(seeing, r"_z(\d+)")["image_auroc"]["value"] - found["image_auroc"]["value"]
+    assert difference.value == pytest.approx(expected)
+    assert difference.low > 0

@@ -1,0 +1,294 @@
+"""What becomes of runs: done, failed in every way, resumed, made again where something changed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_methods import entry
+from made_studies import made_study
+
+from benchmarks import plan, runner, timing
+from benchmarks.environments import ROOT, Environments
+from benchmarks.results import Options, Place, read_result, read_results, read_scores, versions
+from benchmarks.study_files import remember, remembered
+from priorlens.errors import InputError, OutputError
+from priorlens.evaluation import METRICS
+from priorlens.images import read_image
+
+ENTRIES = {
+    one.name: one
+    for one in (
+        entry("bright", "Bright"),
+        entry("dark", "Dark"),
+        entry("both", "Both", needs="bright+dark"),
+        entry("constant", "Constant"),
+        entry("mapless", "Mapless", slow=3),
+        entry("crashes", "Crashes"),
+        entry("needs_crashed", "Bright", needs="crashes"),
+        entry("crashes_later", "CrashesLater"),
+        entry("killed", "Killed"),
+        entry("leaves", "Leaves"),
+        entry("no_numbers", "NoNumbers"),
+        entry("small_maps", "SmallMaps"),
+        entry("not_there", "NoSuchClass"),
+        entry("sleeps", "Sleeps"),
+        entry("elsewhere", "Bright", only=("another",)),
+    )
+}
+OPTIONS = Options(train_images=10, size=64)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def found_by_workers():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+def planned(study, out, *names, options=OPTIONS, seeds=(0,)):
+    return plan.planned(plan.chosen_entries(ENTRIES, names), [study], seeds, options, Environments(out), out)
+
+
+def run(todo, out, minutes=5.0, until=float("inf")):
+    return runner.run_all(todo, Environments(out), runner.Limits(minutes, until, 1))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return made_study(tmp_path_factory.mktemp("discs"))
+
+
+@pytest.fixture(scope="module")
+def results(study, tmp_path_factory):
+    """Of every method that ends by itself, by method."""
+    out = tmp_path_factory.mktemp("out")
+    names = [name for name in ENTRIES if name not in ("sleeps", "elsewhere")]
+    remember(study, out)
+    whole = planned(study, out, *names)
+    run(plan.to_do(whole), out)
+    timing.time_all([one for one in whole if one.run.place.method in ("bright", "both")], Environments(out), 1, np.inf)
+    return {one["method"]: {**one, "out": out} for one in read_results(out)}
+
+
+def test_a_run_writes_its_figures_times_and_memory(results):
+    found = results["bright"]
+    assert (found["failed"], found["planted"], found["remark"]) == (None, True, "fitted quickly")
+    assert set(found["figures"]) == {"all", "spot"}
+    assert set(found["figures"]["all"]) == set(METRICS)
+    assert found["figures"]["all"]["image_auroc"]["value"] > 0.95
+    assert found["figures"]["all"]["pixel_ap"]["value"] > 0.8
+    assert found["fit"]["images"] == 10
+    assert len(found["fit"]["curve"]) <= 301
+    assert found["fit"]["curve"][-1][1] == 999
+    assert found["score"]["calls"] == 2.0
+    assert found["score"]["judged"] == 24
+    assert found["memory"]["score_mb"] > 10
+    assert found["model_bytes"] == (Place(found["out"], "discs", "bright", 0).model(0) / "mean.npy").stat().st_size
+
+
+def test_times_are_taken_in_turns_at_least_three_times(results):
+    times = results["bright"]["score"]["ms_per_image"]
+    assert times["interleaved"]
+    assert (times["repeats"], times["images"], times["together"]) == (3, 16, 2)
+    assert times["low"] <= times["median"] <= times["high"]
+    assert not results["dark"]["score"]["ms_per_image"]["interleaved"]
+
+
+def test_direction(results):
+    """A planted obvious lesion is found; what says the same of everything has AUROC .5 and AP = prevalence."""
+    assert results["dark"]["figures"]["all"]["image_auroc"]["value"] < 0.05
+    constant = results["constant"]["figures"]["all"]
+    assert constant["image_auroc"]["value"] == 0.5
+    assert constant["image_ap"]["value"] == 0.5
+    assert constant["pixel_auroc"]["value"] == 0.5
+    study = remembered(results["constant"]["out"])["discs"]
+    masks = [read_image(path).pixels > 0 for path in (study.folds[0].folder / "ground_truth/spot").iterdir()]
+    assert constant["pixel_ap"]["value"] == pytest.approx(np.mean(masks), abs=1e-9)
+
+
+def test_predictions_are_those_of_the_images(results):
+    place = Place(results["bright"]["out"], "discs", "bright", 0)
+    rows = read_scores(place.predictions)
+    assert len(rows) == 24
+    assert {row["group"] for row in rows} == {f"q{i}" for i in range(6)}
+    with np.load(place.predictions / "maps.npz", allow_pickle=False) as maps:
+        assert sum(name.startswith("spot/") for name in maps) == 12
+        assert sum(name.startswith("good/") for name in maps) == 3
+        assert maps["spot/q0_0"].dtype == np.float32
+
+
+def test_a_method_that_reads_two_models_gets_both(results):
+    both = results["both"]
+    assert both["failed"] is None
+    assert both["fit"]["shared_with"] == "bright+dark"
+    assert both["fit"]["seconds"] == [
+        pytest.approx(sum(results[name]["fit"]["seconds"][0] for name in ("bright", "dark")), abs=0.002)
+    ]
+    assert not Place(both["out"], "discs", "both", 0).models.exists()
+
+
+def test_a_slow_method_judges_some_images_and_says_so(results):
+    assert (results["mapless"]["score"]["judged"], results["mapless"]["score"]["every"]) == (8, 3)
+    assert results["mapless"]["figures"]["all"]["pixel_ap"]["value"] is None
+
+
+@pytest.mark.parametrize(
+    ("method", "line"),
+    [
+        ("crashes", "learning: RuntimeError: a defect of two lines"),
+        ("needs_crashed", "needs the model of crashes, which is not there"),
+        ("crashes_later", "judging: RuntimeError: a defect"),
+        ("killed", "judging: killed, most likely because memory ran out"),
+        ("leaves", "judging: ended with status 7 and no answer"),
+        ("no_numbers", "judging: ValueError: gave scores"),
+        ("small_maps", "judging: ValueError: good/q0_0: gave a map of shape (8, 8)"),
+        ("not_there", "learning: AttributeError"),
+    ],
+)
+def test_a_defect_of_a_method_is_a_row(results, method, line):
+    found = results[method]
+    assert found["failed"].startswith(line)
+    assert "\n" not in found["failed"]
+    assert found["figures"] == {}
+    assert found["machine"]["load"]
+    assert not Place(found["out"], "discs", method, 0).predictions.exists()
+
+
+def test_nothing_is_left_behind(results):
+    out = results["bright"]["out"]
+    assert list((out / "work").iterdir()) == []
+    assert list(out.rglob("*.partial")) == []
+
+
+def test_what_is_done_is_not_done_again(results, study):
+    whole = planned(study, results["bright"]["out"], "bright", "both", "crashes")
+    assert plan.to_do(whole) == []
+    assert plan.counted(whole) == {"missing": 0, "stale": 0, "failed": 1, "done": 3}
+    assert names_of(plan.to_do(whole, retry=True)) == ["crashes"]
+    assert names_of(plan.to_do(whole, again=["dark"])) == ["dark", "both"]
+
+
+def test_another_option_image_or_version_makes_runs_stale(results, study, tmp_path, monkeypatch):
+    out = results["bright"]["out"]
+    assert names_of(plan.to_do(planned(study, out, "bright", options=replace(OPTIONS, steps=0.5)))) == ["bright"]
+    other = made_study(tmp_path, seed=1)
+    assert names_of(plan.to_do(planned(other, out, "bright"))) == ["bright"]
+    monkeypatch.setattr(Environments, "versions", lambda self, name: {**versions(), "torch": "99"})
+    assert names_of(plan.to_do(planned(study, out, "bright"))) == ["bright"]
+
+
+def names_of(todo):
+    return [one.run.place.method for one in todo]
+
+
+def test_a_broken_result_is_missing(study, tmp_path):
+    place = Place(tmp_path, "discs", "bright", 0)
+    place.result.parent.mkdir(parents=True)
+    place.result.write_text('{"schema": 1')
+    assert names_of(plan.to_do(planned(study, tmp_path, "bright"))) == ["bright"]
+    assert read_results(tmp_path) == []
+
+
+def test_a_run_takes_no_longer_than_it_may_and_its_models_are_kept(study, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_SLEEPER", str(tmp_path / "sleeper"))
+    monkeypatch.setenv("FAKE_FITS", str(tmp_path / "fits"))
+    todo = planned(study, tmp_path, "sleeps")
+    with pytest.raises(runner.OutOfBudget):
+        runner.one_run(todo[0], Environments(tmp_path), runner.Limits(60.0, time.monotonic() + 8, 1))
+    assert read_results(tmp_path) == []
+    run(todo, tmp_path, minutes=0.4)
+    assert read_results(tmp_path)[0]["failed"] == "stopped after 0.4 minutes (--limit)"
+    assert gone(int((tmp_path / "sleeper").read_text()))
+    monkeypatch.setenv("FAKE_AWAKE", "1")
+    assert run(plan.to_do(planned(study, tmp_path, "sleeps"), retry=True), tmp_path) == 1
+    assert read_results(tmp_path)[0]["failed"] is None
+    assert (tmp_path / "fits").read_text() == "fit\n"
+
+
+def test_nothing_starts_once_the_budget_is_spent(study, tmp_path):
+    assert run(planned(study, tmp_path, "bright", "dark"), tmp_path, until=time.monotonic() - 1) == 0
+    assert read_results(tmp_path) == []
+
+
+SCRIPT = """
+import sys
+import test_benchmark_runs as runs
+from made_studies import made_study
+from pathlib import Path
+out = Path(sys.argv[1])
+study = made_study(out / "discs")
+try:
+    runs.run(runs.plan.to_do(runs.planned(study, out, "bright", "sleeps", seeds=(0,))), out)
+except KeyboardInterrupt:
+    raise SystemExit(130)
+"""
+
+
+def test_an_interrupt_ends_the_worker_and_leaves_what_is_done(tmp_path):
+    sleeper = tmp_path / "sleeper"
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT), str(Path(__file__).parent)])
+    environment = {**os.environ, "PYTHONPATH": path, "FAKE_SLEEPER": str(sleeper)}
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)], env=environment, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 100
+    while not sleeper.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130, process.stderr.read()
+    assert gone(int(sleeper.read_text()))
+    assert [one["method"] for one in read_results(tmp_path)] == ["bright"]
+
+
+def gone(number):
+    """Whether a process has ended; it may take a moment."""
+    for _ in range(100):
+        try:
+            state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_order_and_names():
+    order = names(plan.chosen_entries(ENTRIES, ["both", "mapless", "constant"]))
+    assert order == ["bright", "dark", "both", "constant", "mapless"]
+    with pytest.raises(InputError, match="no_such"):
+        plan.chosen_entries(ENTRIES, ["no_such"])
+    slow_first = [entry("second", "Bright", needs="first"), replace(entry("first", "Bright"), family="ours")]
+    assert names(plan.in_order(slow_first)) == ["first", "second"]
+
+
+def names(entries):
+    return [one.name for one in entries]
+
+
+def test_a_method_is_left_out_of_studies_that_it_is_not_for(study, tmp_path):
+    assert planned(study, tmp_path, "elsewhere") == []
+
+
+def test_an_environment_that_cannot_be_had_is_a_row(study, tmp_path):
+    entries = [replace(ENTRIES["bright"], environment="anomalib")]
+    environments = Environments(tmp_path, anomalib=tmp_path / "no-python")
+    todo = plan.to_do(plan.planned(entries, [study], [0], OPTIONS, environments, tmp_path))
+    runner.run_all(todo, environments, runner.Limits(1, float("inf"), 1))
+    assert "no-python" in read_result(Place(tmp_path, "discs", "bright", 0).result)["failed"]
+
+
+def test_one_process_at_a_time_measures_into_a_folder(tmp_path):
+    with runner.alone(tmp_path), pytest.raises(OutputError, match="another process"), runner.alone(tmp_path):
+        pass
+
+
+def test_results_are_plain_json(results):
+    for path in (results["bright"]["out"] / "results").glob("*/*.json"):
+        json.loads(path.read_text(), parse_constant=lambda text: pytest.fail(text))

@@ -1,0 +1,162 @@
+"""Studies: which there are, volumes cut to slices, what is learned from and judged."""
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from made_studies import made_study
+from PIL import Image
+
+from benchmarks.brats_slices import brats_study
+from benchmarks.measuring import test_cases as cases_of
+from benchmarks.results import code_of, study_fingerprint
+from benchmarks.selection import judged, pictured, seen_at, training
+from benchmarks.studies import studies
+from benchmarks.study_files import made_once, remember, remembered, study_facts, study_from
+from priorlens.datasets import Case, healthy_cases
+from priorlens.errors import InputError
+from priorlens.images import read_image, read_mask
+
+
+def patient(folder, name, scale, rng):
+    """A brain of 40 x 36 x 24 voxels, with a bright lesion in slices 10 to 13."""
+    i, j, k = np.mgrid[:40, :36, :24]
+    brain = ((i - 20) / 17) ** 2 + ((j - 18) / 15) ** 2 + ((k - 12) / 11) ** 2 < 1
+    lesion = (np.hypot(i - 24, j - 18) < 4) & (k >= 10) & (k <= 13)
+    voxels = scale * brain * (100 + rng.normal(0, 5, brain.shape) + 100 * lesion)
+    (folder / name).mkdir(parents=True)
+    for channel, values in (("flair", voxels), ("seg", lesion.astype(np.uint8))):
+        image = nibabel.Nifti1Image(values.astype(np.float32), np.eye(4))
+        nibabel.save(image, folder / name / f"{name}_{channel}.nii.gz")
+
+
+@pytest.fixture(scope="module")
+def brats(tmp_path_factory):
+    folder, out = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("out")
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        patient(folder / "brats", f"BraTS2021_{number:05d}", 1 + 9 * number, rng)
+    return brats_study(folder / "brats", out, folds=2, every=3)
+
+
+def test_brats_is_judged_by_models_of_other_patients(brats):
+    assert len(brats.folds) == 2
+    for fold in brats.folds:
+        learned = {case.group for case in healthy_cases(fold.folder, group=brats.group)}
+        assert learned == {path.name for path in fold.scans}
+        assert len(fold.judged) == len(fold.scans) == 2
+        assert not learned & {path.name for path in fold.judged}
+    assert {case.group for case in cases_of(brats)} == {f"BraTS2021_{number:05d}" for number in range(4)}
+
+
+def test_slices_with_a_lesion_are_judged_and_never_learned_from(brats):
+    cases = cases_of(brats)
+    heights = {kind: {int(case.name[-3:]) for case in cases if case.kind == kind} for kind in ("good", "lesion")}
+    assert heights["lesion"] == {12}
+    assert heights["good"] <= {3, 6, 9, 15, 18, 21}
+    for fold in brats.folds:
+        numbers = {int(case.name[-3:]) for case in healthy_cases(fold.folder)}
+        assert not numbers & {10, 11, 12, 13}
+
+
+def test_volumes_of_any_scale_become_alike(brats):
+    found = [(read_image(case.path).pixels[0], case) for case in cases_of(brats) if case.kind == "lesion"]
+    assert len(found) == 4
+    for pixels, case in found:
+        mask = read_mask(case.mask, pixels.shape)
+        assert np.median(pixels[(pixels > 0) & ~mask]) == pytest.approx(85, abs=3)
+        assert pixels[mask].mean() == pytest.approx(170, abs=5)
+
+
+def test_one_patient_cannot_be_judged_by_others(tmp_path):
+    (tmp_path / "brats/only").mkdir(parents=True)
+    with pytest.raises(InputError, match="at least two"):
+        brats_study(tmp_path / "brats", tmp_path, folds=2)
+
+
+def test_a_study_that_was_left_half_made_is_made_anew(tmp_path):
+    def broken(place):
+        (place / "half").touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        made_once(tmp_path / "made", broken)
+    assert not (tmp_path / "made").exists()
+    made = made_once(tmp_path / "made", lambda place: (place / "all").touch())
+    assert [path.name for path in made.iterdir()] == ["all"]
+    assert made_once(made, broken) == made
+
+
+def test_a_study_is_the_same_as_json(tmp_path, brats):
+    assert study_from(study_facts(brats)) == brats
+    remember(brats, tmp_path)
+    assert remembered(tmp_path) == {"brats": brats}
+
+
+def test_images_make_the_fingerprint(tmp_path):
+    first = study_fingerprint(made_study(tmp_path / "a"))
+    assert study_fingerprint(made_study(tmp_path / "b")) == first
+    assert study_fingerprint(made_study(tmp_path / "c", seed=1)) != first
+
+
+def test_what_a_method_says_of_itself_is_not_its_code(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+    for text in ('"""One."""\nx = 1\n', '"""Two."""\n# why\nx  =  1\n', "x = 2\n"):
+        (tmp_path / "method_of_a_test.py").write_text(text)
+        found.append(code_of("method_of_a_test:X"))
+    assert found[0] == found[1] != found[2]
+
+
+def test_studies_without_data_are_left_out(tmp_path):
+    made_study(tmp_path / "head_ct")
+    assert [one.name for one in studies(tmp_path, tmp_path, True, ["head_ct"])] == ["head_ct"]
+    with pytest.raises(InputError, match="liver_ct: its images are not under"):
+        studies(tmp_path, tmp_path, True, ["liver_ct"])
+
+
+def cases(kind, count, patients=5, height=False):
+    return [
+        Case(
+            Path(kind),
+            f"{kind}/p{i % patients}_z{i // patients:03d}" if height else f"{kind}/{i:03d}",
+            f"p{i % patients}",
+            kind,
+        )
+        for i in range(count)
+    ]
+
+
+def test_all_methods_learn_from_the_same_images(tmp_path):
+    healthy = [Case(tmp_path / str(i), str(i), f"p{i % 7}") for i in range(70)]
+    chosen = training(healthy, 25, "name")
+    assert len(chosen) == 25
+    assert training(healthy[::-1], 25, "name")[::-1] != []
+    assert len({case.group for case in chosen}) == 3
+    assert chosen == training(healthy, 25, "name") != training(healthy, 25, "other name")
+    assert training(healthy, 0, "name") == healthy
+
+
+def test_slow_methods_judge_every_so_manieth_of_a_kind():
+    both = cases("good", 50) + cases("bleed", 20)
+    chosen = judged(both, 0, 10, None)
+    assert [case.name for case in chosen] == [
+        *(f"bleed/{i:03d}" for i in (0, 10)),
+        *(f"good/{i:03d}" for i in range(0, 50, 10)),
+    ]
+    assert len(judged(both, 16, 1, None)) == 13 + 5
+    assert len(judged(both, 100, 1, None)) == 70
+    assert len(pictured(both)) == 3
+
+
+def test_slices_keep_their_partners_of_the_same_height():
+    chosen = judged(cases("good", 60, height=True) + cases("lesion", 60, height=True), 0, 3, r"_z(\d+)")
+    assert {case.name[-3:] for case in chosen} == {"000", "003", "006", "009"}
+    assert len(chosen) == 2 * 5 * 4
+
+
+@pytest.mark.parametrize(("own", "seen"), [(8, 64), (28, 96), (64, 192), (240, 192)])
+def test_small_images_are_not_enlarged_more_than_three_times(tmp_path: Path, own: int, seen: int) -> None:
+    Image.fromarray(np.zeros((own, own - 1), np.uint8)).save(tmp_path / "a.png")
+    assert seen_at([tmp_path / "a.png"], 192) == seen
