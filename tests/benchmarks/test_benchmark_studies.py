@@ -158,5 +158,5 @@ def test_slices_keep_their_partners_of_the_same_height():
 
 @pytest.mark.parametrize(("own", "seen"), [(8, 64), (28, 96), (64, 192), (240, 192)])
 def test_small_images_are_not_enlarged_more_than_three_times(tmp_path: Path, own: int, seen: int) -> None:
-    Image.fromarray(np.zeros((own, 8), np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(np.arange(8 * own, dtype=np.uint8).reshape(own, 8)).save(tmp_path / "a.png")
     assert seen_at([tmp_path / "a.png"], 192) == seen
