@@ -106,7 +106,8 @@ def growth(
     entries = plan.chosen_entries(METHODS, _names(methods))
     out = out.resolve()
     cores = threads or len(os.sched_getaffinity(0))
-    growing.run(entries, out, Environments(out, anomalib_python), cores, budget, quick)
+    if growing.run(entries, out, Environments(out, anomalib_python), cores, budget, quick):
+        raise typer.Exit(EXIT_SOME_FAILED)
 
 
 @app.command()

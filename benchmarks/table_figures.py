@@ -1,0 +1,160 @@
+"""The tables of a study: how well every method did, over all and by kind, and what it cost."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from benchmarks.measuring import POOLED
+from benchmarks.results import read_scores
+from benchmarks.table_markdown import NOTHING, amount, between, count, figure, folded, grid, listed
+from benchmarks.table_remarks import Notes, remarks
+from benchmarks.table_results import FAMILIES, Gathered, Runs
+from priorlens.datasets import HEALTHY
+
+COLUMNS = {
+    "image_auroc": "image AUROC",
+    "image_ap": "image AP",
+    "fpr95": "FPR95 ↓",
+    "pixel_auroc": "pixel AUROC",
+    "pixel_ap": "pixel AP",
+    "aupro": "AUPRO",
+    "dice_best": "best Dice",
+    "pixel_auroc_per_image": "pixel AUROC in body",
+}
+"""Keys of `METRICS`, as short as a table of this width wants them."""
+
+MAIN = ("image_auroc", "pixel_ap")
+"""Shown with their intervals."""
+
+OF_IMAGES = ("image_auroc", "image_ap", "fpr95")
+"""Defined without masks."""
+
+
+def study_section(gathered: Gathered, study: str) -> str:
+    """All of a study, under its heading."""
+    runs = gathered.runs(study)
+    notes = Notes()
+    parts = [f"### {gathered.title(study)}", about(gathered, study), quality(gathered, runs, POOLED, notes)]
+    parts += [notes.text()] if notes.numbers else []
+    kinds = sorted({kind for one in runs for kind in one.kinds})
+    if len(kinds) > 1:
+        tables = (f"**{kind}** against all healthy images\n\n{quality(gathered, runs, kind, None)}" for kind in kinds)
+        parts.append(folded(f"{gathered.title(study)} by kind: {listed(kinds)}", "\n\n".join(tables)))
+    parts.append(folded(f"{gathered.title(study)}: time and memory", cost(runs)))
+    return "\n\n".join(parts)
+
+
+def about(gathered: Gathered, study: str) -> str:
+    """What the images are, and how many were judged."""
+    known = gathered.studies.get(study)
+    sentences = [f"{known.about[:1].upper()}{known.about[1:]}."] if known else []
+    done = [(one, result) for one in gathered.runs(study) if one.whole for result in one.done]
+    if done:
+        runs, result = done[0]
+        rows = read_scores(runs.place(gathered.out, result).predictions)
+        kinds = Counter(row["kind"] for row in rows)
+        ill = listed([f"{kinds[kind]} of {kind}" for kind in sorted(kinds) if kind != HEALTHY])
+        patients = count(len({row["group"] for row in rows}), "patient")
+        unknown = len({row["group"] for row in rows}) == len(rows)
+        by = "each counted as a patient of its own" if unknown else f"of {patients}"
+        sentences.append(f"Judged: {kinds[HEALTHY]} healthy images and {ill}, {by}.")
+        learned = result["fit"]["images"] if result["fit"] and "images" in result["fit"] else None
+        sentences += [f"Learned from {count(learned, 'healthy image')}."] if learned else []
+    if gathered.planted(study):
+        sentences.append("**The lesions are planted**: figures say how well these are found, not disease.")
+    return " ".join(sentences)
+
+
+def quality(gathered: Gathered, runs: Sequence[Runs], kind: str, notes: Notes | None) -> str:
+    """Methods in their families; the best of each column is bold. With `notes`, remarks are numbered into it."""
+    keys = [key for key in COLUMNS if key in OF_IMAGES or any(one.values(key, kind) for one in runs)]
+    matched = kind == POOLED and any(one.matched()[0] is not None for one in runs)
+    heads = [COLUMNS[key] + (" [95 %]" if key in MAIN else "") for key in keys]
+    heads += ["image AUROC, same height [95 %]"] * matched + ["notes"] * (notes is not None)
+    whole = [one for one in runs if one.whole]
+    best = {key: _best([one.value(key, kind) for one in whole], key) for key in keys}
+    best_matched = _best([one.matched()[0] for one in whole])
+
+    def row(one: Runs) -> list[str]:
+        cells = [_cell(one, key, kind, best[key]) for key in keys]
+        if matched:
+            value, low, high = one.matched()
+            cells.append(_bold(figure(value), best_matched) + between(low, high))
+        return cells + ([notes.marks(remarks(gathered, one))] if notes is not None else [])
+
+    return _by_family(runs, ["method", *heads], row)
+
+
+def _best(values: Iterable[float | None], key: str = "") -> str:
+    """The best figure as it is printed."""
+    known = [value for value in values if value is not None]
+    return figure((min if key == "fpr95" else max)(known)) if known else ""
+
+
+def _bold(text: str, best: str) -> str:
+    return f"**{text}**" if text == best else text
+
+
+def _cell(one: Runs, key: str, kind: str, best: str) -> str:
+    """The mean over seeds, its interval where it is a main figure, and lowest and highest of several seeds."""
+    values = one.values(key, kind)
+    text = figure(one.value(key, kind))
+    text = _bold(text, best) if one.whole else text
+    if key in MAIN:
+        text += between(*one.interval(key, kind))
+    if len(values) > 1:
+        text += f" ({figure(min(values))} to {figure(max(values))})"
+    return text
+
+
+def _by_family(runs: Sequence[Runs], header: Sequence[str], row: Callable[[Runs], list[str]]) -> str:
+    rows = []
+    for family, title in FAMILIES.items():
+        members = [one for one in runs if one.entry.family == family]
+        rows += [[f"*{title}*", *[""] * (len(header) - 1)]] if members else []
+        rows += [[one.entry.title, *row(one)] for one in members]
+    return grid(header, rows)
+
+
+def cost(runs: Sequence[Runs]) -> str:
+    """Seconds, milliseconds, calls of networks and bytes, the median over seeds."""
+    heads = ["seconds to fit", "ms an image", "fastest to slowest", "calls an image", "peak MB, fitting"]
+    heads += ["peak MB, scoring", "model, MB"]
+
+    def row(one: Runs) -> list[str]:
+        if not one.done:
+            return [NOTHING] * len(heads)
+        times = [result["score"]["ms_per_image"] for result in one.done]
+        timed = [each for each in times if each.get("interleaved")] or times
+        mark = "" if timed[0].get("interleaved") else " *"
+        low, high = min(each["low"] for each in timed), max(each["high"] for each in timed)
+        return [
+            _fit_seconds(one),
+            amount(statistics.median(each["median"] for each in timed)) + mark,
+            f"{amount(low)} to {amount(high)}",
+            amount(_median(result["score"]["calls"] for result in one.done)),
+            *(
+                amount(_median((result["memory"] or {}).get(key) for result in one.done))
+                for key in ("fit_mb", "score_mb")
+            ),
+            amount(_median(result["model_bytes"] / 2**20 for result in one.done if result["model_bytes"] is not None)),
+        ]
+
+    return _by_family(runs, ["method", *heads], row)
+
+
+def _fit_seconds(one: Runs) -> str:
+    """Of one model; folds are averaged."""
+    fits = [result["fit"] for result in one.done if result["fit"] and result["fit"]["seconds"]]
+    if not fits:
+        return NOTHING
+    seconds = amount(statistics.median(statistics.fmean(fit["seconds"]) for fit in fits))
+    shared = fits[0].get("shared_with")
+    return f"{seconds} (of {shared.replace('+', ' and ')})" if shared else seconds
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None

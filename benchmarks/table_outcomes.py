@@ -1,0 +1,129 @@
+"""What runs said of every image, beside the truth, which is read once for all methods of a study."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from benchmarks import measuring
+from benchmarks.results import Place, read_scores
+from benchmarks.study import Study
+from benchmarks.table_results import Runs
+from priorlens.bootstrap import Estimate, interval
+from priorlens.datasets import HEALTHY, Case
+from priorlens.evaluation import Outcome
+from priorlens.outputs import atomic_write
+
+MATCHED = "image_auroc_matched"
+"""Image AUROC among slices of the same height; not among `METRICS`, for it needs the study's `height`."""
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Of the runs on one study."""
+
+    out: Path
+    study: Study
+
+    @cached_property
+    def cases(self) -> dict[str, Case]:
+        return {case.name: case for case in measuring.test_cases(self.study)}
+
+    @cached_property
+    def truths(self) -> dict[str, Outcome]:
+        """Mask and body of the abnormal images."""
+        blank = {name: Outcome(name, case.kind, case.group, 0.0) for name, case in self.cases.items()}
+        return {
+            name: measuring.with_truth(one, self.cases[name], None)
+            for name, one in blank.items()
+            if one.kind != HEALTHY
+        }
+
+    def read(self, place: Place, maps: bool) -> list[Outcome]:
+        """As `measuring.read_outcomes`; without maps, without the truth as well."""
+        rows = read_scores(place.predictions)
+        if not maps:
+            return [Outcome(row["name"], row["kind"], row["group"], float(row["anomaly"])) for row in rows]
+        found = []
+        with np.load(place.predictions / "maps.npz", allow_pickle=False) as stored:
+            for row in rows:
+                blank = Outcome(row["name"], row["kind"], row["group"], 0.0)
+                known = self.truths.get(row["name"], blank)
+                found.append(replace(known, anomaly=float(row["anomaly"]), anomaly_map=stored.get(row["name"])))
+        return found
+
+    def names(self, runs: Runs) -> set[str]:
+        """The images that all its seeds have judged."""
+        judged = [{row["name"] for row in read_scores(runs.place(self.out, one).predictions)} for one in runs.done]
+        return set.intersection(*judged)
+
+    def difference(self, a: Runs, b: Runs, figure: str) -> Estimate:
+        """As `measuring.paired_difference`, of the means over seeds; `MATCHED` is of the first seed of each."""
+        if figure == MATCHED:
+            assert self.study.height is not None
+            found = [self.read(runs.place(self.out, runs.done[0]), maps=False) for runs in (a, b)]
+            return measuring.paired_difference_matched(found[0], found[1], self.study.height)
+        names = self.names(a) & self.names(b)
+        (value_a, replicates_a), (value_b, replicates_b) = (self._mean(one, figure, names) for one in (a, b))
+        if replicates_a.size != replicates_b.size:
+            return Estimate(value_a - value_b, float("nan"), float("nan"))
+        return Estimate(value_a - value_b, *interval(replicates_a - replicates_b))
+
+    def _mean(self, runs: Runs, figure: str, names: set[str]) -> tuple[float, Float64[np.ndarray, " resample"]]:
+        found = [self._replicates(runs.place(self.out, one), one["key"], figure, names) for one in runs.done]
+        size = min(replicates.size for _, replicates in found)
+        return float(np.mean([value for value, _ in found])), np.mean([one[:size] for _, one in found], axis=0)
+
+    def _replicates(
+        self, place: Place, key: Mapping[str, Any], figure: str, names: set[str]
+    ) -> tuple[float, Float64[np.ndarray, " resample"]]:
+        """As `measuring.replicates`, kept in a file: those of pixels take seconds."""
+        path = self.out / "replicates" / self.study.name / f"{self._digest(place, key, figure, names)}.npy"
+        with suppress(OSError, ValueError, EOFError, zipfile.BadZipFile):
+            stored = np.load(path, allow_pickle=False)
+            return float(stored[0]), stored[1:]
+        outcomes = self.read(place, maps=figure in measuring.PIXEL_FIGURES or figure not in measuring.IMAGE_FIGURES)
+        chosen = sorted((one for one in outcomes if one.name in names), key=lambda one: one.name)
+        value, replicates = measuring.replicates(chosen, figure)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as file:
+            np.save(file, np.append(value, replicates))
+        return value, replicates
+
+    def _digest(self, place: Place, key: Mapping[str, Any], figure: str, names: set[str]) -> str:
+        content = (place.predictions / "scores.csv").read_bytes()
+        told = json.dumps([place.method, figure, measuring.RESAMPLES, key, sorted(names)], sort_keys=True)
+        return hashlib.sha256(content + told.encode()).hexdigest()[:32]
+
+
+def inside(outcome: Outcome) -> float:
+    """How well a map finds the lesion within the body: AUROC of its pixels; NaN where it is not defined."""
+    from priorlens.metrics import auroc_inside
+
+    if outcome.mask is None or outcome.anomaly_map is None or outcome.body is None:
+        return float("nan")
+    return auroc_inside(outcome.mask, outcome.anomaly_map, outcome.body)
+
+
+def readable(outcomes: Sequence[Runs], out: Path) -> list[Runs]:
+    """Those whose predictions are there with every seed that is done."""
+    return [
+        one
+        for one in outcomes
+        if one.done
+        and all(
+            (one.place(out, result).predictions / name).is_file()
+            for result in one.done
+            for name in ("scores.csv", "maps.npz")
+        )
+    ]

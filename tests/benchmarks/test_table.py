@@ -1,0 +1,208 @@
+"""The page of made-up results: what it says, of whom, and that it says where we lose."""
+
+import re
+
+import numpy as np
+import pytest
+from made_runs import failed_run, made_growth, made_run, made_study, remember
+
+from benchmarks import measuring, table
+from benchmarks.methods import METHODS
+from benchmarks.methods.anomalib_list import LEFT_OUT
+from benchmarks.table_outcomes import MATCHED, Outcomes
+from benchmarks.table_results import Gathered
+from priorlens.errors import InputError
+
+SKILLS = {"anodode": 0.8, "klip": 0.7, "klip_reference": 0.9, "patchcore": 0.55, "anoddpm": 0.5, "brightness": 0.3}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_resamples():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring.figures, "__defaults__", (100,))
+        patch.setattr(measuring.replicates, "__defaults__", (100, 0))
+        patch.setattr(measuring.paired_difference_matched, "__defaults__", (100,))
+        yield
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """Two studies where we lead, one with slices where a baseline does; a failed run, a missing one, two seeds."""
+    out = tmp_path_factory.mktemp("out")
+    head = made_study(out / "data/head_ct", "head_ct", kinds=("bleed", "rim"))
+    brats = made_study(out / "data/brats", "brats", slices=True, planted=False)
+    digits = made_study(out / "data/digits", "digits", masks=False, planted=False)
+    for study in (head, brats, digits):
+        remember(study, out)
+        for name, skill in SKILLS.items():
+            entry = METHODS[name]
+            if not entry.only or study.name in entry.only:
+                ahead = 0.99 if (study.name, name) == ("brats", "brightness") else skill
+                settled = {"anodode": True, "klip": False}.get(name)
+                made_run(
+                    out, study, entry, ahead, ms=len(name), settled=settled, every=entry.slow, maps=study is not digits
+                )
+    made_run(out, head, METHODS["anodode"], 0.75, seed=1, ms=7.0, settled=True)
+    made_run(out, head, METHODS["png_size"], 0.2, maps=False, remark="a remark\nwith | signs")
+    failed_run(out, head, METHODS["dfkde"], "learning: RuntimeError: a | defect")
+    made_growth(out, "anodode", 2.0)
+    made_growth(out, "brightness", 1.0, counts=(100, 1000))
+    return out
+
+
+@pytest.fixture(scope="module")
+def docs(out, tmp_path_factory):
+    docs = tmp_path_factory.mktemp("docs")
+    (docs / "images").mkdir()
+    (docs / "images" / "benchmarks_of_old.png").write_bytes(b"")
+    (docs / "images" / "overlay.png").write_bytes(b"")
+    table.write(out, docs)
+    return docs
+
+
+@pytest.fixture(scope="module")
+def page(docs):
+    return (docs / "benchmarks.md").read_text(encoding="utf-8")
+
+
+def section(page, heading):
+    return re.split(r"\n(?=##)", page.partition(f"\n{heading}\n")[2])[0]
+
+
+def rows(text, title):
+    return [line for line in text.splitlines() if line.startswith(f"| {title} |")]
+
+
+def test_every_place_of_the_page_is_filled(page):
+    assert "{{" not in page
+    assert "None" not in page and "nan" not in page
+    with pytest.raises(KeyError):
+        table.filled("{{a}} {{b}}", {"a": ""})
+    with pytest.raises(ValueError, match="no place for b"):
+        table.filled("{{a}}", {"a": "", "b": ""})
+
+
+def test_every_row_of_a_table_has_the_cells_of_its_heading(page):
+    for block in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE):
+        lines = block.splitlines()
+        assert {len(re.split(r"(?<!\\)\|", line)) for line in lines} == {len(lines[0].split("|"))}, lines[0]
+
+
+def test_it_says_what_was_run_and_what_was_not(page):
+    assert "Made Up 9, 2 cores, 2 threads, 24 GB, no GPU used" in page
+    assert "size=192" in page
+    assert "- **failed**, DFKDE on head_ct, seed 0: learning: RuntimeError: a \\| defect." in page
+    assert re.search(r"\*\*missing\*\*, [^:]*PatchCore[^:]*: head_ct \(seed 1\), brats \(seed 1\)", page)
+    assert all(f"**left out**, {title}: " in page for title, _ in LEFT_OUT)
+
+
+def test_planted_lesions_are_called_so(page):
+    assert "\n### head_ct (planted lesions)\n" in page
+    assert "\n### brats\n" in page
+    assert "The lesions are planted" in section(page, "### head_ct (planted lesions)")
+    assert "The lesions are planted" not in section(page, "### brats")
+
+
+def test_the_best_of_a_column_is_bold_among_those_who_judged_all(page, out):
+    text = section(page, "### head_ct (planted lesions)")
+    own = rows(text, "AnoDODE, default rule")[0]
+    runs = {one.entry.name: one for one in Gathered.read(out, METHODS).runs("head_ct")}
+    assert f"**{runs['anodode'].value('pixel_ap'):.3f}**" in own
+    assert "**" not in rows(text, METHODS["klip_reference"].title)[0]
+    assert "only every 10th test image was judged" in text
+
+
+def test_several_seeds_are_a_mean_and_its_ends(page, out):
+    runs = {one.entry.name: one for one in Gathered.read(out, METHODS).runs("head_ct")}["anodode"]
+    values = [one["figures"]["all"]["pixel_ap"]["value"] for one in runs.done]
+    assert len(values) == 2
+    assert runs.value("pixel_ap") == pytest.approx(np.mean(values))
+    row = rows(section(page, "### head_ct (planted lesions)"), "AnoDODE, default rule")[0]
+    assert f"({min(values):.3f} to {max(values):.3f})" in row
+
+
+def test_remarks_stand_under_the_table(page):
+    text = section(page, "### head_ct (planted lesions)")
+    assert re.search(r"^\d+\. the loss had not settled", text, re.MULTILINE)
+    assert re.search(r"^\d+\. a remark with \\\| signs", text, re.MULTILINE)
+    assert re.search(r"^\d+\. failed: learning", text, re.MULTILINE)
+    assert re.search(r"^\d+\. 1 of 2 seeds", text, re.MULTILINE)
+
+
+def test_kinds_are_folded_and_slices_are_matched(page):
+    head, brats = section(page, "### head_ct (planted lesions)"), section(page, "### brats")
+    assert "**bleed** against all healthy images" in head and "<details>" in head
+    assert "same height" in brats and "same height" not in head
+    assert "pixel AP" not in section(page, "### digits").partition("<details>")[0]
+
+
+def test_time_and_memory(page):
+    text = section(page, "### head_ct (planted lesions)")
+    row = rows(text, "AnoDDPM, Gaussian noise")[-1]
+    assert "12.5 (of klip)" in row and "7.00 | 6.30 to 8.40" in row and "500 | 400 | 2.86" in row
+
+
+def test_differences_are_those_of_measuring(out):
+    gathered = Gathered.read(out, METHODS)
+    for study, figures in (("head_ct", ["pixel_ap", "image_auroc"]), ("brats", ["dice_best", MATCHED])):
+        outcomes = Outcomes(out, gathered.studies[study])
+        runs = {one.entry.name: one for one in gathered.runs(study)}
+        read = {
+            name: measuring.read_outcomes(outcomes.study, runs[name].place(out, runs[name].done[0]).predictions)
+            for name in ("klip", "brightness")
+        }
+        for figure in figures:
+            found = outcomes.difference(runs["klip"], runs["brightness"], figure)
+            if figure == MATCHED:
+                wanted = measuring.paired_difference_matched(read["klip"], read["brightness"], outcomes.study.height)
+            else:
+                wanted = measuring.paired_difference(read["klip"], read["brightness"], figure, resamples=100)
+            assert found == wanted
+            again = outcomes.difference(runs["klip"], runs["brightness"], figure)
+            assert again == found
+
+
+def test_ahead_and_behind_are_said_as_they_are(page):
+    lost = section(page, "### Where we lose")
+    assert re.search(r"\*\*brats, pixel AP\*\*: our best, .* is behind Smoothed brightness by 0\.\d+ \[", lost)
+    assert "head_ct" not in lost
+    assert "Pixel AP: ahead of every other method with the whole interval above zero on 1 of 2 studies (head_ct" in page
+    assert "not the highest on brats" in page
+    ours = section(page, "### head_ct (planted lesions): ours against each other method")
+    assert re.search(r"clearly ahead of the best other, PatchCore \(0\.\d+\): \+0\.\d+ \[\+0", ours)
+    found = re.findall(r"^\| [^|]+ \| \d\.\d+ \| ([+−]\d\.\d+) \[", ours, re.MULTILINE)
+    differences = [float(text.replace("−", "-")) for text in found]
+    pixel = differences[:3]
+    assert pixel == sorted(pixel)
+
+
+def test_pictures_are_there_small_and_described(page, docs):
+    shown = re.findall(r"!\[([^\]]+)\]\(images/(benchmarks_\w+\.png)\)", page)
+    names = {name for _, name in shown}
+    assert {"benchmarks_speed.png", "benchmarks_curves.png", "benchmarks_growth_size.png"} <= names
+    assert {"benchmarks_maps_head_ct_ours.png", "benchmarks_maps_brats_peers.png"} <= names
+    assert all(len(alt) > 40 for alt, _ in shown)
+    assert {path.name for path in (docs / "images").iterdir()} == {*names, "overlay.png"}
+    assert all((docs / "images" / name).stat().st_size < 400_000 for name in names)
+
+
+def test_growth_has_exponents_and_says_what_is_missing(page):
+    text = section(page, "## How time and memory grow")
+    assert "| 4.00 at 64 to 256 at 512 | 2.00 |" in rows(text, "AnoDODE, default rule")[0]
+    row = rows(text, "Smoothed brightness")[0]
+    assert "| 2.00 at 64 to 16.0 at 512 | 1.00 |" in row and "| 2.00 at 100 to 20.0 at 1000 | – |" in row
+    assert "- Smoothed brightness: 10000 images: would take about 400 s" in text
+
+
+def test_without_results_it_is_one_line(tmp_path):
+    with pytest.raises(InputError, match="holds no results"):
+        table.write(tmp_path, tmp_path / "docs")
+
+
+def test_a_study_whose_images_are_gone_keeps_its_table(tmp_path):
+    study = made_study(tmp_path / "data", "head_ct", count=3)
+    made_run(tmp_path, study, METHODS["anodode"], 0.5, settled=True)
+    made_run(tmp_path, study, METHODS["brightness"], 0.3)
+    page = table.write(tmp_path, tmp_path / "docs").read_text(encoding="utf-8")
+    assert len(rows(section(page, "### head_ct (planted lesions)"), "Smoothed brightness")) == 2
+    assert "There is nothing to compare yet" in page

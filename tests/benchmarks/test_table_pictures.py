@@ -1,0 +1,72 @@
+"""What the pictures choose and how they stay legible and small."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from benchmarks.pictures import MOST_BYTES, Label, new_figure, place_labels, save, spread_out
+from benchmarks.pictures_maps import QUANTILES, WORST, ranked
+from benchmarks.table_growth import exponent
+from benchmarks.table_markdown import amount, duration, listed, plain
+
+
+def test_six_images_at_quantiles_and_the_worst():
+    marks = {f"image{i:02d}": i / 20 for i in range(21)}
+    assert ranked(marks) == ("image16", "image12", "image08", "image04", "image01", "image00")
+    assert len(ranked(marks)) == len(QUANTILES) + WORST
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_few_images_are_shown_once_each(count):
+    names = ranked({str(i): float(i) for i in range(count)})
+    assert len(set(names)) == len(names) <= count
+    assert names[-1] == "0"
+
+
+def test_a_picture_of_noise_is_made_small_enough(tmp_path):
+    figure = new_figure(9, 9)
+    figure.subplots().imshow(np.random.default_rng(0).random((900, 900)), interpolation="nearest")
+    save(figure, tmp_path / "noise.png")
+    assert 0 < (tmp_path / "noise.png").stat().st_size < MOST_BYTES
+
+
+def test_names_at_the_ends_of_lines_keep_apart():
+    for heights in ([0.0, 0.01, 0.02, 0.9], [0.97, 0.98, 0.99, 1.0], [0.5]):
+        places = spread_out(heights, 0.05)
+        assert all(b - a >= 0.05 - 1e-9 for a, b in pairwise(places))
+        assert max(places) <= 1 + 1e-9
+
+
+def test_labels_of_near_points_do_not_cover_each_other():
+    figure = new_figure(6, 5)
+    axes = figure.subplots()
+    labels = [Label(x, y, f"a method {x}", "black") for x, y in ((1, 1), (1.01, 1), (1.02, 1.01), (2, 2))]
+    axes.scatter([one.x for one in labels], [one.y for one in labels])
+    place_labels(figure, [(axes, labels)])
+    figure.canvas.draw()
+    boxes = [text.get_tightbbox() for text in axes.texts]
+    words = [text.get_bbox_patch() or text for text in axes.texts]
+    assert len(words) == len(boxes) == 4
+    starts = {tuple(np.round(text.xyann, 1)) for text in axes.texts[:3]}
+    assert len(starts) == 3
+
+
+@pytest.mark.parametrize("power", [0.3, 1.0, 2.5])
+def test_exponents_of_power_laws_are_found(power):
+    assert exponent([(x, 7 * x**power) for x in (64, 128, 256, 512)]) == pytest.approx(power)
+    assert exponent([(64, 1.0), (128, 2.0)]) is None
+
+
+def test_words():
+    assert [amount(x) for x in (0, 0.01234, 4.5678, 123.4, 12345.6, None)] == [
+        "0",
+        "0.0123",
+        "4.57",
+        "123",
+        "12 346",
+        "–",
+    ]
+    assert [duration(x) for x in (42, 720, 11100)] == ["42 s", "12 min", "3 h 05 min"]
+    assert [listed(x) for x in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]
+    assert plain("a | b\n<img> [x](y) `c` *d*") == r"a \| b &lt;img&gt; \[x\](y) \`c\` \*d\*"
