@@ -14,7 +14,7 @@ import typer
 from benchmarks.environments import Environments
 from benchmarks.results import QUICK, Options
 from benchmarks.studies import FOLDS
-from priorlens.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, PriorlensError
+from priorlens.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, InputError, PriorlensError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -72,12 +72,16 @@ def run(
     cores = threads or len(os.sched_getaffinity(0))
     with runner.alone(out):
         found = find_studies(data and data.resolve(), out, quick, _names(studies), layout, folds)
-        for study in found:
-            remember(study, out)
         environments = Environments(out, anomalib_python)
         entries = plan.chosen_entries(METHODS, _names(methods))
-        whole = plan.planned(entries, found, [int(seed) for seed in _names(seeds)], options, environments, out)
-        todo = plan.to_do(whole, _names(again), retry)
+        renewed = _names(again)
+        plan.chosen_entries(METHODS, renewed)  # or it is no method
+        whole = plan.planned(entries, found, _seeds(seeds), options, environments, out)
+        todo = plan.to_do(whole, renewed, retry)
+        if quick:
+            plan.require_nothing_lost(todo)
+        for study in found:
+            remember(study, out)
         print(f"{len(todo)} of {len(whole)} runs to do", file=sys.stderr)
         until = began + (1 - timing.SHARE) * seconds
         done = runner.run_all(todo, environments, runner.Limits(limit, until, cores))
@@ -122,7 +126,7 @@ def table(
 
 
 @app.command("list")
-def listed(data: Data = None) -> None:
+def listed() -> None:
     """Methods and studies that there are."""
     from benchmarks.methods import METHODS
     from benchmarks.studies import registry
@@ -136,6 +140,12 @@ def listed(data: Data = None) -> None:
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _seeds(text: str) -> list[int]:
+    if not _names(text) or not all(name.isdecimal() for name in _names(text)):
+        raise InputError(f"--seeds {text}: are no seeds; give whole numbers from 0 on, such as 0,1,2")
+    return [int(name) for name in _names(text)]
 
 
 def main() -> None:

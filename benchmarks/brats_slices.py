@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.adapters.made import fingerprint_of
 from benchmarks.study import Fold, Study
 from benchmarks.study_files import made_once
-from priorlens.datasets import HEALTHY
+from priorlens.datasets import HEALTHY, visible_files
 from priorlens.errors import InputError
 from priorlens.volumes.reading import read_lesions, read_scan
 from priorlens.volumes.scans import LESION, labelled_scans
@@ -42,6 +43,8 @@ class Slices:
 def brats_study(folder: Path, out: Path, folds: int, every: int = EVERY) -> Study:
     """Cut the volumes of all patients in `folder` once, into `folds` folds of about as many judged patients each.
 
+    Other files in the folder, or newer ones, are another study, which is cut anew.
+
     Raises:
         InputError: fewer than two patients, or volumes that cannot be read.
     """
@@ -51,8 +54,9 @@ def brats_study(folder: Path, out: Path, folds: int, every: int = EVERY) -> Stud
         raise InputError(
             f"{folder}: has {len(patients)} folders of patients and {folds} folds; at least two are needed"
         )
+    files = [path for patient in patients for path in visible_files(patient)]
     made = made_once(
-        out / "studies" / f"brats-{folds}-folds-every-{every}",
+        out / "studies" / f"brats-{folds}-folds-every-{every}-{fingerprint_of(folder, files)[:8]}",
         lambda place: _write_folds(patients, place, folds, every),
     )
     return Study(
@@ -73,9 +77,9 @@ def brats_study(folder: Path, out: Path, folds: int, every: int = EVERY) -> Stud
 
 
 def _write_folds(patients: Sequence[Path], place: Path, folds: int, every: int) -> None:
-    cut = {patient: slices_of(patient) for patient in patients}
-    for i in range(folds):
-        for patient, slices in cut.items():
+    for patient in patients:
+        slices = slices_of(patient)
+        for i in range(folds):
             if patient in patients[i::folds]:
                 write_judged(slices, place / f"fold{i}", every)
             else:

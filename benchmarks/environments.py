@@ -35,7 +35,7 @@ class Environments:
         """Raises EnvironmentMissing."""
         if environment == "own":
             return Path(sys.executable)
-        return self.anomalib or self._made()
+        return self.anomalib.absolute() if self.anomalib else self._made()  # its links are what makes it one
 
     def versions(self, environment: str) -> dict[str, str]:
         """What a worker there measures with. Raises EnvironmentMissing."""

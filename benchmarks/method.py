@@ -65,7 +65,9 @@ class Judged:
 class Method(Protocol):
     """One method. It is made without arguments, lives in a process of its own, and uses torch's threads at most.
 
-    A method with `needs` is not fitted: `load` gets the folder that the method it needs has saved.
+    A method with `needs` is not fitted: `load` gets the folder that the method it needs has saved. It may have a
+    `remark`, a line for the table; and, where it judges more at once than it is asked about, `times` (see
+    `benchmarks.stages.Timed`).
     """
 
     def fit(self, task: Task, report: Callable[[str], None]) -> Learned: ...

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from benchmarks.environments import EnvironmentMissing, Environments
 from benchmarks.method import Entry, Family
-from benchmarks.results import Options, Place, State, code_of, key_of, state_of, study_fingerprint
-from benchmarks.stages import Run, bases
+from benchmarks.results import Options, Place, State, code_of, key_of, read_result, state_of, study_fingerprint
+from benchmarks.stages import Run, bases, read_fitted
 from benchmarks.study import Study
 from priorlens.errors import InputError
 
@@ -116,6 +116,17 @@ def to_do(plan: Sequence[Planned], again: Sequence[str] = (), retry: bool = Fals
             chosen.append(one)
             failed_bases.add((place.study, place.method, place.seed))
     return chosen
+
+
+def require_nothing_lost(todo: Sequence[Planned]) -> None:
+    """Raises InputError where a run in brief would take the place of a whole one's result, or of its models."""
+    for place in (one.run.place for one in todo):
+        for found in (read_result(place.result), read_fitted(place, 0)):
+            if found and not found["key"]["options"]["quick"]:
+                raise InputError(
+                    f"{place.out}: --quick would replace what {place.method} has of {place.study} there; give it an "
+                    "--out of its own"
+                )
 
 
 def counted(plan: Sequence[Planned]) -> dict[str, int]:

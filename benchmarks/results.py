@@ -178,7 +178,7 @@ def _cpu() -> str:
 
 
 def code_of(made_by: str) -> str:
-    """A fingerprint of the module of a method and of those beside it that it imports.
+    """A fingerprint of the module of a method and of those of the benchmarks that it imports.
 
     Comments, layout and docstrings do not matter; the package itself is known by its version.
     """
@@ -191,8 +191,9 @@ def code_of(made_by: str) -> str:
             continue
         tree = ast.parse(Path(module.origin).read_text(encoding="utf-8"))
         for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("benchmarks.methods."):
-                waiting.append(node.module or "")
+            imported = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
+            if imported.startswith("benchmarks.") and imported != "benchmarks.method":
+                waiting.append(imported)
             documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
             if documented and ast.get_docstring(node, clean=False) is not None:  # type: ignore[arg-type]
                 node.body = node.body[1:]  # type: ignore[attr-defined]
@@ -204,6 +205,7 @@ def study_fingerprint(study: Study) -> str:
     """Of the names and contents of all files of all folds, and of what the study says of them."""
     digest = hashlib.sha256(repr((study.intensity, study.group, study.height, len(study.folds))).encode())
     for fold in study.folds:
+        digest.update("\n".join(fold.left_out).encode("utf-8", "surrogateescape"))
         for path in sorted(visible_files(fold.folder)):
             digest.update(path.relative_to(fold.folder).as_posix().encode("utf-8", "surrogateescape"))
             digest.update(hashlib.sha256(path.read_bytes()).digest())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -22,14 +23,23 @@ FOLDS = 2
 
 
 def _as_it_is(
-    name: str, intensity: Literal["range", "percentile"], planted: bool, about: str, group: str | None = None
+    name: str,
+    intensity: Literal["range", "percentile"],
+    planted: bool,
+    about: str,
+    group: str | None = None,
+    doubled: bool = False,
 ) -> Make:
-    """A folder of `--data` in the layout of a study."""
+    """A folder of `--data` in the layout of a study. doubled: images are known to be in training and test."""
 
     def make(data: Path | None, out: Path, quick: bool) -> Study | None:
         if data is None or not (data / name / "train").is_dir():
             return None
-        return Study(name, (Fold(data / name),), intensity, planted, about, group)
+        from benchmarks.twins import twins
+
+        left_out = twins(data / name) if doubled else ()
+        told = f"{about}; {len(left_out)} training images that are test images too are left out" if left_out else about
+        return Study(name, (Fold(data / name, left_out=left_out),), intensity, planted, told, group)
 
     return make
 
@@ -58,6 +68,7 @@ def registry(folds: int = FOLDS) -> dict[str, Make]:
             False,
             "brain MRI of mixed contrast and plane; tumours are real, but come from another collection than the "
             "healthy images, which inflates the image figures of every method",
+            doubled=True,
         ),
         "head_ct": _as_it_is("head_ct", "range", True, "CT of the head, 64x64; bleeds are planted"),
         "liver_ct": _as_it_is(
@@ -85,8 +96,10 @@ def studies(
     """Those named, or all whose data are there; with a `layout`, the one study that `data` holds in it.
 
     Raises:
-        InputError: an unknown name or layout, a named study without its data, or nothing at all.
+        InputError: an unknown name or layout, no such folder, or a named study without its data.
     """
+    if data is not None and not data.is_dir():
+        raise InputError(f"{data}: there is no such folder; --data names one that holds studies, or is in a --layout")
     if layout is not None:
         return [_in_layout(layout, data, out)]
     known = registry(folds)
@@ -96,6 +109,9 @@ def studies(
     if missing := [name for name in names if found[name] is None]:
         where = f"not under {data}" if data else "found with --data DIR"
         raise InputError(f"{missing[0]}: its images are {where}; leave it out or name the folder that holds it")
+    if absent := [name for name, study in found.items() if study is None]:
+        where = f"not under {data}" if data else "no --data"
+        print(f"left out, for their images are not here ({where}): {', '.join(absent)}", file=sys.stderr)
     return [study for study in found.values() if study is not None]
 
 

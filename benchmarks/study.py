@@ -12,12 +12,14 @@ class Fold:
     """What is learned from, and what is judged: `train/good`, `test/<kind>` and `ground_truth/<kind>` in `folder`.
 
     scans: the volumes that the training slices were cut from, and `judged` those of the test slices, where the study
-    has volumes: a method for scans takes these and says the same of the same slices.
+    has volumes: a method for scans takes these and says the same of the same slices. left_out: names of training images
+    that no method learns from, since they are test images too.
     """
 
     folder: Path
     scans: tuple[Path, ...] = ()
     judged: tuple[Path, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

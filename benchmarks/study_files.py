@@ -21,6 +21,7 @@ def study_facts(study: Study) -> dict[str, Any]:
             "folder": str(fold.folder.resolve()),
             "scans": [str(path.resolve()) for path in fold.scans],
             "judged": [str(path.resolve()) for path in fold.judged],
+            "left_out": list(fold.left_out),
         }
         for fold in study.folds
     ]
@@ -30,7 +31,11 @@ def study_facts(study: Study) -> dict[str, Any]:
 def study_from(facts: Mapping[str, Any]) -> Study:
     """The inverse of `study_facts`. Raises KeyError or TypeError for anything else."""
     folds = tuple(
-        Fold(Path(one["folder"]), *(tuple(map(Path, one[name])) for name in ("scans", "judged")))
+        Fold(
+            Path(one["folder"]),
+            *(tuple(map(Path, one[name])) for name in ("scans", "judged")),
+            left_out=tuple(one.get("left_out", ())),
+        )
         for one in facts["folds"]
     )
     return Study(folds=folds, **{name: facts[name] for name in _PLAIN})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,18 @@ from priorlens.volumes.scans import labelled_scans
 
 SIZE = 96
 CHANNEL = "flair"
+
+KEPT = 16
+"""Scans whose maps are in memory at a time."""
+
 _SLICE = re.compile(r"^(?P<patient>.+)_z(?P<height>\d+)$")
 
 
 class OfScans:
-    """Learns as `priorlens fit SCANS --method klip` does, from the scans that the training slices were cut from."""
+    """Learns as `priorlens fit SCANS --method klip` does, from the scans that the training slices were cut from.
+
+    times: milliseconds a slice of every scan that was judged, all of whose slices are judged together.
+    """
 
     def fit(self, task: Task, report: Callable[[str], None]) -> Learned:
         scans = task.folder / "scans"
@@ -43,7 +51,12 @@ class OfScans:
     def load(self, folder: Path, task: Task) -> None:
         self.model = ScanModel.load(folder)
         self.judged = {patient.name: patient for patient in task.fold.judged}
-        self.of_patient = cache(self._of_patient)
+        self.of_patient = lru_cache(KEPT)(self._of_patient)
+        self.times: list[float] = []
+
+    def forget(self) -> None:
+        """The next slice is looked at with its whole scan, whether that was before or not."""
+        self.of_patient.cache_clear()
 
     def judge(self, images: Sequence[Image]) -> Judged:
         anomaly, maps = [], []
@@ -57,8 +70,10 @@ class OfScans:
     def _of_patient(self, patient: str) -> tuple[np.ndarray, np.ndarray]:
         """Anomaly of each axial slice, the least of a slice that was not looked at, and the map, slice by slice."""
         scans, _ = labelled_scans(self.judged[patient], channels=[CHANNEL])
+        began = time.perf_counter()
         scores = self.model.score(read_scan(scans[0]))
-        self.calls = scores.nfe
+        self.times.append(1000 * (time.perf_counter() - began) / len(scores.slices))
+        self.calls = scores.nfe / len(scores.slices)
         by_slice = scores.of_all_slices(None)
         by_slice = np.where(np.isnan(by_slice), np.nanmin(by_slice), by_slice)
         return by_slice, scores.prepared.layout.to_stack(scores.anomaly_map)

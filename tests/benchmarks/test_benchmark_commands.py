@@ -64,3 +64,36 @@ def test_list_names_methods_and_studies():
 def test_errors_are_one_line(arguments, line, tmp_path):
     with pytest.raises(InputError, match=line):
         invoke("run", *arguments, "--quick", "--out", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--seeds", "0,a"], "--seeds 0,a: are no seeds"),
+        (["--seeds", ""], "are no seeds"),
+        (["--again", "no_such"], "no_such: is no method"),
+        (["--data", "no-such-folder"], "no-such-folder: there is no such folder"),
+    ],
+)
+def test_a_slip_is_told_before_anything_runs(arguments, line, tmp_path):
+    with pytest.raises(InputError, match=line):
+        invoke("run", "--studies", "digits", "--methods", "constant", *arguments, "--out", tmp_path)
+    assert read_results(tmp_path) == []
+
+
+def test_studies_without_images_are_told(data, tmp_path):
+    told = invoke("run", "--data", data, "--quick", "--methods", "constant", "--budget", 0, "--out", tmp_path).stderr
+    assert f"left out, for their images are not here (not under {data}): brats" in told
+
+
+def test_a_run_in_brief_never_replaces_a_whole_one(data, tmp_path):
+    command = ["run", "--data", data, "--studies", "head_ct", "--methods", "constant", "--threads", 1]
+    command += ["--out", tmp_path]
+    assert invoke(*command).exit_code == 0
+    before = read_results(tmp_path)
+    with pytest.raises(InputError, match="--quick would replace what constant has of head_ct there; give it an --out"):
+        invoke(*command, "--quick")
+    assert read_results(tmp_path) == before
+    (tmp_path / "results/head_ct/constant-0.json").unlink()  # stopped while it judged: the model is there
+    with pytest.raises(InputError, match="--quick would replace"):
+        invoke(*command, "--quick")

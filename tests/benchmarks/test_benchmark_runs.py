@@ -284,6 +284,12 @@ def test_an_environment_that_cannot_be_had_is_a_row(study, tmp_path):
     assert "no-python" in read_result(Place(tmp_path, "discs", "bright", 0).result)["failed"]
 
 
+def test_an_environment_may_be_named_by_a_link_from_here(tmp_path, monkeypatch):
+    (tmp_path / "python").symlink_to(sys.executable)
+    monkeypatch.chdir(tmp_path)
+    assert Environments(tmp_path, Path("python")).python("anomalib") == tmp_path / "python"
+
+
 def test_one_process_at_a_time_measures_into_a_folder(tmp_path):
     with runner.alone(tmp_path), pytest.raises(OutputError, match="another process"), runner.alone(tmp_path):
         pass

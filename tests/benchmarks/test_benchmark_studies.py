@@ -1,17 +1,20 @@
 """Studies: which there are, volumes cut to slices, what is learned from and judged."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from fake_methods import entry
 from made_studies import made_study
 from PIL import Image
 
 from benchmarks.brats_slices import brats_study
 from benchmarks.measuring import test_cases as cases_of
-from benchmarks.results import code_of, study_fingerprint
+from benchmarks.results import Options, Place, code_of, study_fingerprint
 from benchmarks.selection import judged, pictured, seen_at, training
+from benchmarks.stages import Run, _task
 from benchmarks.studies import studies
 from benchmarks.study_files import made_once, remember, remembered, study_facts, study_from
 from priorlens.datasets import Case, healthy_cases
@@ -73,6 +76,18 @@ def test_one_patient_cannot_be_judged_by_others(tmp_path):
     (tmp_path / "brats/only").mkdir(parents=True)
     with pytest.raises(InputError, match="at least two"):
         brats_study(tmp_path / "brats", tmp_path, folds=2)
+
+
+def test_other_volumes_are_cut_anew(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        patient(tmp_path / "brats", f"p{number}", 1, rng)
+    first = brats_study(tmp_path / "brats", tmp_path / "out", folds=2)
+    assert brats_study(tmp_path / "brats", tmp_path / "out", folds=2) == first
+    patient(tmp_path / "brats", "p2", 1, rng)
+    then = brats_study(tmp_path / "brats", tmp_path / "out", folds=2)
+    assert {case.group for case in cases_of(first)} == {"p0", "p1"}
+    assert {case.group for case in cases_of(then)} == {"p0", "p1", "p2"}
 
 
 def test_a_study_that_was_left_half_made_is_made_anew(tmp_path):
@@ -160,3 +175,38 @@ def test_slices_keep_their_partners_of_the_same_height():
 def test_small_images_are_not_enlarged_more_than_three_times(tmp_path: Path, own: int, seen: int) -> None:
     Image.fromarray(np.arange(8 * own, dtype=np.uint8).reshape(own, 8)).save(tmp_path / "a.png")
     assert seen_at([tmp_path / "a.png"], 192) == seen
+
+
+def test_what_ends_training_is_a_method_s_code(monkeypatch):
+    import ast
+
+    from benchmarks import results
+
+    before = code_of("benchmarks.methods.anomalib_trained:STFPM"), code_of("benchmarks.methods.ours:Whole")
+    parse = ast.parse
+    monkeypatch.setattr(results.ast, "parse", lambda text, **more: parse(text.replace("FALL = 0.02", "FALL = 0.03")))
+    after = code_of("benchmarks.methods.anomalib_trained:STFPM"), code_of("benchmarks.methods.ours:Whole")
+    assert before[0] != after[0] and before[1] == after[1]
+
+
+def test_training_images_that_are_test_images_too_are_not_learned_from(tmp_path):
+    study = made_study(tmp_path / "brain_mri")
+    rng = np.random.default_rng(5)
+    for i in range(12):  # no two of these are alike
+        pixels = np.kron(rng.integers(0, 255, (8, 8)), np.ones((6, 6))).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"brain_mri/train/good/r{i}_{i}.png")
+        if i < 2:
+            Image.fromarray(pixels).save(tmp_path / f"brain_mri/test/good/s{i}_{i}.jpg", quality=60)
+    for path in (tmp_path / "brain_mri/train/good").glob("p*"):
+        path.unlink()
+    (found,) = studies(tmp_path, tmp_path / "out", False, ["brain_mri"])
+    (fold,) = found.folds
+    assert [Path(name).stem for name in fold.left_out] == ["r0_0", "r1_1"]
+    assert "2 training images that are test images too are left out" in found.about
+    assert study_from(study_facts(found)) == found
+    assert study_fingerprint(found) != study_fingerprint(replace(found, folds=study.folds))
+    place = Place(tmp_path / "out", "brain_mri", "bright", 0)
+    run = Run(entry("bright", "Bright"), found, place, Options(), {}, {})
+    with _task(run, fold) as task:
+        assert len(task.images) == 10
+        assert not {image.path.stem for image in task.images} & {"r0_0", "r1_1"}

@@ -68,3 +68,60 @@ def test_fused_is_high_where_either_part_is_and_keeps_the_order_beyond() -> None
     usual_image, first, second, further = judged.anomaly
     assert usual_image < first < further and first == pytest.approx(second)
     assert judged.calls == 14 and judged.maps is not None and (judged.maps[0] == 1).all()
+
+
+def test_fused_is_the_mean_of_standardised_scores_where_no_patient_was_kept_aside() -> None:
+    from types import SimpleNamespace
+
+    from benchmarks.method import Judged
+    from benchmarks.methods.fused import Fused
+
+    def part(mean: float, std: float, anomaly: list[float]) -> SimpleNamespace:
+        healthy = SimpleNamespace(map_low=1.0, threshold=3.0, anomaly_mean=mean, anomaly_std=std)
+        judged = Judged(np.array(anomaly), [np.full((2, 3), 3.0)] * len(anomaly), 7)
+        detector = SimpleNamespace(healthy_=healthy)
+        return SimpleNamespace(usual=np.empty(0), detector=detector, judge=lambda images: judged)
+
+    assert kept_and_aside(["a"] * 30 + ["b"] * 30, seed=0)[1] == []
+    fused = Fused()
+    fused.parts = (part(1.0, 2.0, [1.0, 5.0]), part(10.0, 5.0, [10.0, 20.0]))  # type: ignore[assignment]
+    assert fused.judge([]).anomaly.tolist() == [0, 2]
+
+
+def test_a_scan_is_judged_at_once_and_its_time_and_calls_are_those_of_a_slice(monkeypatch, tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    from benchmarks import stages
+    from benchmarks.methods import ours_scan
+    from priorlens.images import Image
+
+    looked = []
+    layout = SimpleNamespace(to_stack=lambda values: values)
+
+    def score(scan: object) -> SimpleNamespace:
+        looked.append(scan)
+        return SimpleNamespace(
+            nfe=800,
+            slices=range(80),
+            of_all_slices=lambda lesions: np.r_[np.arange(80.0), np.nan],
+            prepared=SimpleNamespace(layout=layout),
+            anomaly_map=np.zeros((81, 4, 4), np.float32),
+        )
+
+    monkeypatch.setattr(ours_scan.ScanModel, "load", lambda folder: SimpleNamespace(score=score))
+    monkeypatch.setattr(ours_scan, "labelled_scans", lambda folder, channels: ([folder.name], []))
+    monkeypatch.setattr(ours_scan, "read_scan", lambda scan: scan)
+    method = ours_scan.OfScans()
+    method.load(tmp_path, SimpleNamespace(fold=SimpleNamespace(judged=(Path("a"), Path("b")))))  # type: ignore[arg-type]
+    images = [
+        Image(np.zeros((1, 4, 4), np.float32), Path(f"{name}.png"), 1.0) for name in ("a_z001", "a_z002", "b_z080")
+    ]
+    judged = method.judge(images)
+    assert judged.anomaly.tolist() == [1, 2, 0] and judged.calls == 10 and looked == ["a", "b"]
+    method.judge(images)
+    assert len(looked) == len(method.times) == 2
+    timed = stages.Timed.__new__(stages.Timed)
+    timed.method, timed.images = method, images[:1]
+    assert timed.milliseconds() == method.times[-1]
+    timed.milliseconds()
+    assert looked == ["a", "b", "a", "a"]
