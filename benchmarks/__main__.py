@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.environments import Environments
-from benchmarks.results import QUICK, Options
+from benchmarks.results import QUICK, Options, usable_cores
 from benchmarks.studies import FOLDS
 from priorlens.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, InputError, PriorlensError
 
@@ -50,6 +49,9 @@ def run(
         int, typer.Option(min=0, metavar="N", help="Learn from so many healthy images at most; 0: all.")
     ] = Options.train_images,
     size: Annotated[int, typer.Option(min=32, help="Side in pixels that methods which resize see.")] = Options.size,
+    peer_minutes: Annotated[
+        float, typer.Option(min=0, metavar="MINUTES", help="Of computing a thread that training a peer may take.")
+    ] = Options.peer_minutes,
     folds: Annotated[int, typer.Option(min=2, help="Folds of BraTS, by patient.")] = FOLDS,
     threads: Annotated[int | None, typer.Option(min=1, help="Of each method; default: all cores.")] = None,
     again: Annotated[str, typer.Option(metavar="A,B", help="Methods to run again although nothing changed.")] = "",
@@ -67,9 +69,9 @@ def run(
     began = time.monotonic()
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    options = QUICK if quick else Options(train_images=train_images, size=size)
+    options = QUICK if quick else Options(train_images=train_images, size=size, peer_minutes=peer_minutes)
     seconds = math.inf if budget is None else 60 * budget
-    cores = threads or len(os.sched_getaffinity(0))
+    cores = threads or usable_cores()
     with runner.alone(out):
         found = find_studies(data and data.resolve(), out, quick, _names(studies), layout, folds)
         environments = Environments(out, anomalib_python)
@@ -109,7 +111,7 @@ def growth(
 
     entries = plan.chosen_entries(METHODS, _names(methods))
     out = out.resolve()
-    cores = threads or len(os.sched_getaffinity(0))
+    cores = threads or usable_cores()
     if growing.run(entries, out, Environments(out, anomalib_python), cores, budget, quick):
         raise typer.Exit(EXIT_SOME_FAILED)
 

@@ -10,13 +10,11 @@ import venv
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.results import versions
+from benchmarks.results import ROOT, versions
 from priorlens.errors import PriorlensError
 
-ROOT = Path(__file__).resolve().parents[1]
-"""Of the checkout: holds `benchmarks` and `src`."""
-
 REQUIREMENTS = ROOT / "benchmarks" / "requirements-anomalib.txt"
+CONSTRAINTS = ROOT / "constraints.txt"
 
 
 class EnvironmentMissing(PriorlensError):
@@ -58,16 +56,17 @@ class Environments:
         folder = self.out / "environments" / "anomalib"
         python = folder / "bin" / "python"
         done = folder / "complete"
-        if done.is_file() and done.read_bytes() == REQUIREMENTS.read_bytes():
+        asked = REQUIREMENTS.read_bytes() + CONSTRAINTS.read_bytes()
+        if done.is_file() and done.read_bytes() == asked:
             return python
         print("making the environment for anomalib: some minutes", file=sys.stderr, flush=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         try:
             venv.create(folder, with_pip=True, clear=True)
-            wanted = ["-c", str(ROOT / "constraints.txt"), "-r", str(REQUIREMENTS), "-e", str(ROOT)]
+            wanted = ["-c", str(CONSTRAINTS), "-r", str(REQUIREMENTS), "-e", str(ROOT)]
             subprocess.run([*install, *wanted], check=True, stdout=sys.stderr)
-            done.write_bytes(REQUIREMENTS.read_bytes())
+            done.write_bytes(asked)
         except (OSError, subprocess.SubprocessError) as error:
             raise EnvironmentMissing(f"the environment for anomalib could not be made ({error})") from error
         return python

@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.environments import ROOT, EnvironmentMissing, Environments, variables
+from benchmarks.environments import EnvironmentMissing, Environments, variables
+from benchmarks.fingerprints import code_of
 from benchmarks.method import Entry
 from benchmarks.methods import METHODS
-from benchmarks.results import code_of, machine
+from benchmarks.results import ROOT, machine
 from benchmarks.runner import alone, end
 from benchmarks.stages import BATCH, bases
 from priorlens.outputs import write_json

@@ -27,7 +27,7 @@ from priorlens.datasets import HEALTHY, Case, labelled_cases
 from priorlens.errors import InputError
 from priorlens.evaluation import METRICS, Outcome, evaluate
 from priorlens.images import read_image, read_mask
-from priorlens.volume_figures import ScanOutcome, evaluate_scans, pair_slices
+from priorlens.volume_figures import ScanOutcome, SlicePairs, evaluate_scans, pair_slices
 
 POOLED = "all"
 """Among the figures: all kinds of abnormality taken as one."""
@@ -150,17 +150,28 @@ def paired_difference_matched(
     a: Sequence[Outcome], b: Sequence[Outcome], pattern: str, resamples: int = RESAMPLES
 ) -> Estimate:
     """As `paired_difference`, of the image AUROC of `matched_height`. NaN bounds with fewer than three patients."""
-    pairs = [pair_slices(_as_scans(one, pattern), 0.0) for one in in_common(a, b)]
-    counts = pairs[0].pairs
-    if not counts.any():
+    of_a, of_b = (pairs_of_height(one, pattern) for one in in_common(a, b))
+    return share_won(of_a.won - of_b.won, of_a.pairs, resamples)
+
+
+def pairs_of_height(outcomes: Sequence[Outcome], pattern: str) -> SlicePairs:
+    """Slices with a lesion and those without of the same number, of other patients."""
+    return pair_slices(_as_scans(outcomes, pattern), 0.0)
+
+
+def share_won(
+    won: Float64[np.ndarray, "patient patient"], pairs: Float64[np.ndarray, "patient patient"], resamples: int
+) -> Estimate:
+    """Of pairs of slices, by their patients (see `SlicePairs`). NaN bounds with fewer than three patients."""
+    if not pairs.any():
         return Estimate(*[float("nan")] * 3)
-    value = float((pairs[0].won - pairs[1].won).sum() / counts.sum())
-    lesion, free = counts.any(axis=1), counts.any(axis=0)
-    if min(lesion.sum(), free.sum()) < 2 or (lesion | free).sum() < 3:
+    value = float(won.sum() / pairs.sum())
+    lesion, free = pairs.any(axis=1), pairs.any(axis=0)
+    if resamples < 1 or min(lesion.sum(), free.sum()) < 2 or (lesion | free).sum() < 3:
         return Estimate(value, float("nan"), float("nan"))
     weights = multiplicities(np.array(lesion + 2 * free), resamples, np.random.default_rng(0))
-    won, total = (np.sum((weights @ each) * weights, axis=1) for each in (pairs[0].won - pairs[1].won, counts))
-    return Estimate(value, *interval(np.divide(won, total, out=np.full_like(won, np.nan), where=total > 0)))
+    drawn, total = (np.sum((weights @ each) * weights, axis=1) for each in (won, pairs))
+    return Estimate(value, *interval(np.divide(drawn, total, out=np.full_like(drawn, np.nan), where=total > 0)))
 
 
 def in_common(a: Sequence[Outcome], b: Sequence[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
@@ -186,7 +197,7 @@ def replicates(
     formula = IMAGE_FIGURES.get(figure) or PIXEL_FIGURES[figure]
     cases, groups = _image_cases(outcomes) if figure in IMAGE_FIGURES else _pixel_cases(outcomes)
     value = float(formula(roc.operating_points(roc.pool(cases))))
-    if np.isnan(value) or not enough_groups(cases, groups):
+    if resamples < 1 or np.isnan(value) or not enough_groups(cases, groups):
         return value, np.zeros(0)
     blocks = [formula(points) for points in resampled_points(cases, groups, resamples, rng)]
     return value, np.concatenate(blocks)

@@ -13,6 +13,9 @@ import numpy as np
 from benchmarks.study import Fold
 from priorlens.images import Image
 
+PEER_MINUTES = "BENCHMARKS_PEER_MINUTES"
+"""Variable of a worker's environment: minutes of computing on each thread that the training of a peer may take."""
+
 Family = Literal["ours", "anomalib", "diffusion", "simple"]
 
 

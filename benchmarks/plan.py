@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 from benchmarks.environments import EnvironmentMissing, Environments
+from benchmarks.fingerprints import code_of, figures_code, harness_code
 from benchmarks.method import Entry, Family
-from benchmarks.results import Options, Place, State, code_of, key_of, read_result, state_of, study_fingerprint
-from benchmarks.stages import Run, bases, read_fitted
+from benchmarks.results import Options, Place, State, key_of, read_result, state_of, study_fingerprint
+from benchmarks.stages import NEEDS, Run, bases, read_fitted
 from benchmarks.study import Study
 from priorlens.errors import InputError
 
@@ -62,6 +64,7 @@ def planned(
     used, missing = _versions(entries, environments)
     listed = {entry.name: entry for entry in entries}
     code = {entry.name: code_of(entry.made_by) for entry in entries}
+    common, figures = harness_code(), figures_code()
     plan: list[Planned] = []
     states: dict[tuple[str, str, int], State] = {}
     for seed in seeds:
@@ -70,22 +73,30 @@ def planned(
                 if entry.only and study.name not in entry.only:
                     continue
                 keys = {
-                    name: key_of(options, used[listed[name].environment], fingerprints[study.name], [code[name]])
+                    name: key_of(
+                        options, used[listed[name].environment], fingerprints[study.name], [common, code[name]]
+                    )
                     for name in bases(entry)
                 }
-                own = [code[name] for name in (entry.name, *keys)]
+                own = [common, *(code[name] for name in (entry.name, *keys))]
                 key = key_of(options, used[entry.environment], fingerprints[study.name], own)
                 place = Place(out, study.name, entry.name, seed)
-                state = _with_bases(state_of(place, key), [states.get((study.name, base, seed)) for base in keys])
-                states[study.name, entry.name, seed] = state
                 run = Run(entry, study, place, options, key, keys)
+                of_bases = [states.get((study.name, base, seed)) for base in keys]
+                state = _with_bases(run, state_of(place, key, figures), of_bases)
+                states[study.name, entry.name, seed] = state
                 plan.append(Planned(run, state, missing.get(entry.environment, "")))
     return plan
 
 
-def _with_bases(state: State, of_bases: Sequence[State | None]) -> State:
-    """A run is stale too where what it needs has to be made again."""
-    return "stale" if state in ("done", "failed") and {"missing", "stale"} & set(of_bases) else state
+def _with_bases(run: Run, state: State, of_bases: Sequence[State | None]) -> State:
+    """A run is stale too where what it needs has to be made again; one that failed for lack of it is missing."""
+    if state != "missing" and {"missing", "stale"} & set(of_bases):
+        return "stale"
+    if state == "failed" and not any(run.lacks(fold) for fold in range(len(run.study.folds))):
+        found = read_result(run.place.result)
+        return "missing" if found and found["failed"].startswith(NEEDS) else state
+    return state
 
 
 def _versions(entries: Sequence[Entry], environments: Environments) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
@@ -103,18 +114,20 @@ def _versions(entries: Sequence[Entry], environments: Environments) -> tuple[dic
 def to_do(plan: Sequence[Planned], again: Sequence[str] = (), retry: bool = False) -> list[Planned]:
     """What has to run: missing and stale ones, failed ones with `retry`, and those of the methods named in `again`.
 
-    A run that needs one of these runs too.
+    A run that needs one of these runs too. Of those of which only the figures are to be made again nothing else is.
     """
     renewed = {name for name in again}
-    chosen, failed_bases = [], set[tuple[str, str, int]]()
+    chosen, anew = [], set[tuple[str, str, int]]()
     for one in plan:
         place = one.run.place
         wanted = one.state in ("missing", "stale") or (retry and one.state == "failed")
         wanted |= bool({place.method, *bases(one.run.entry)} & renewed)
-        wanted |= any((place.study, base, place.seed) in failed_bases for base in bases(one.run.entry))
+        wanted |= any((place.study, base, place.seed) in anew for base in bases(one.run.entry))
         if wanted:
+            chosen.append(replace(one, state="done") if one.state == "unmeasured" else one)
+            anew.add((place.study, place.method, place.seed))
+        elif one.state == "unmeasured":
             chosen.append(one)
-            failed_bases.add((place.study, place.method, place.seed))
     return chosen
 
 
@@ -131,4 +144,4 @@ def require_nothing_lost(todo: Sequence[Planned]) -> None:
 
 def counted(plan: Sequence[Planned]) -> dict[str, int]:
     """How many runs are in each state."""
-    return {state: sum(one.state == state for one in plan) for state in ("missing", "stale", "failed", "done")}
+    return {state: sum(one.state == state for one in plan) for state in get_args(State)}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import csv
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
+import shutil
+import subprocess
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ from priorlens.outputs import atomic_write, write_json, write_rows
 
 SCHEMA = 1
 
+ROOT = Path(__file__).resolve().parents[1]
+"""Of the checkout: holds `benchmarks` and `src`."""
+
 COLUMNS = ("name", "kind", "group", "anomaly")
 """Of `scores.csv`."""
 
@@ -36,7 +40,7 @@ class Options:
     """What a user may change about a run that changes its figures.
 
     train_images: healthy images learned from at most, 0 for all. test_images: judged of a kind at most, 0 for all.
-    size, steps: as in `Task`.
+    size, steps: as in `Task`. peer_minutes: of computing on each thread that the training of a peer may take.
     """
 
     train_images: int = 500
@@ -44,6 +48,7 @@ class Options:
     size: int = 192
     steps: float = 1.0
     quick: bool = False
+    peer_minutes: float = 8.0
 
 
 QUICK = Options(train_images=64, test_images=16, size=64, steps=0.05, quick=True)
@@ -62,6 +67,11 @@ class Place:
     @property
     def result(self) -> Path:
         return self.out / "results" / self.study / f"{self.method}-{self.seed}.json"
+
+    @property
+    def cut(self) -> Path:
+        """How long the run was given by a budget that did not suffice; there until the run is done."""
+        return self.result.with_suffix(".cut.json")
 
     @property
     def predictions(self) -> Path:
@@ -118,18 +128,28 @@ def empty_result(place: Place, key: Mapping[str, Any], planted: bool) -> dict[st
         "memory": None,
         "model_bytes": None,
         "figures": {},
+        "figures_code": None,
         "matched_height": None,
         "started": None,
+        "seconds": None,
     }
 
 
-def write_predictions(folder: Path, outcomes: Sequence[Outcome]) -> None:
-    """`scores.csv` and `maps.npz`, the maps under the images' names; the scores come last: then all is there."""
+def write_predictions(folder: Path, outcomes: Sequence[Outcome], stored: Mapping[str, Path] | None = None) -> None:
+    """`scores.csv` and `maps.npz`, the maps under the images' names; the scores come last: then all is there.
+
+    stored: files of maps, as `numpy.save` writes them, by the names of their images: of outcomes that have none.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "scores.csv").unlink(missing_ok=True)
-    maps: dict[str, Any] = {one.name: one.anomaly_map for one in outcomes if one.anomaly_map is not None}
-    with atomic_write(folder / "maps.npz") as file:
-        np.savez(file, **maps)
+    with atomic_write(folder / "maps.npz") as file, zipfile.ZipFile(file, "w") as archive:
+        for one in outcomes:
+            if one.anomaly_map is not None:
+                with archive.open(f"{one.name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, one.anomaly_map)
+        for name, path in (stored or {}).items():
+            with open(path, "rb") as one_map, archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                shutil.copyfileobj(one_map, member)
     rows = [(one.name, one.kind, one.group, repr(one.anomaly)) for one in outcomes]
     write_rows(folder / "scores.csv", COLUMNS, rows)
 
@@ -159,13 +179,39 @@ def machine(threads: int) -> dict[str, Any]:
     """What the figures of time depend on, as far as it can be told."""
     return {
         "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "threads": threads,
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "gpu": None,
         "python": platform.python_version(),
         "load": [round(os.getloadavg()[0], 2)],
+        "commit": _commit(),
     }
+
+
+def usable_cores() -> int:
+    """Those that this process may use, where the system tells; else all."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+def _commit() -> str | None:
+    """Of the checkout, marked where files have changed since; None without git."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude", "*"]
+    try:
+        found = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+        )
+        return found.stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def _cpu() -> str:
@@ -175,30 +221,6 @@ def _cpu() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def code_of(made_by: str) -> str:
-    """A fingerprint of the module of a method and of those of the benchmarks that it imports.
-
-    Comments, layout and docstrings do not matter; the package itself is known by its version.
-    """
-    trees: dict[str, str] = {}
-    waiting = [made_by.partition(":")[0]]
-    while waiting:
-        name = waiting.pop()
-        module = None if name in trees else importlib.util.find_spec(name)
-        if module is None or module.origin is None:
-            continue
-        tree = ast.parse(Path(module.origin).read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            imported = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
-            if imported.startswith("benchmarks.") and imported != "benchmarks.method":
-                waiting.append(imported)
-            documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-            if documented and ast.get_docstring(node, clean=False) is not None:  # type: ignore[arg-type]
-                node.body = node.body[1:]  # type: ignore[attr-defined]
-        trees[name] = ast.dump(tree)
-    return hashlib.sha256("\n".join(trees[name] for name in sorted(trees)).encode()).hexdigest()[:16]
 
 
 def study_fingerprint(study: Study) -> str:
@@ -213,15 +235,22 @@ def study_fingerprint(study: Study) -> str:
 
 
 def key_of(options: Options, used: Mapping[str, str], fingerprint: str, code: Sequence[str]) -> dict[str, Any]:
-    """All that makes a run stale once it changes. code: fingerprints of the method and of what it needs."""
+    """All that makes a run stale once it changes.
+
+    code: fingerprints of what all methods have in common, of the method and of what it needs.
+    """
     return {"options": asdict(options), "versions": dict(used), "study": fingerprint, "code": list(code)}
 
 
-State = Literal["missing", "stale", "failed", "done"]
+State = Literal["missing", "stale", "failed", "unmeasured", "done"]
+"""unmeasured: all is there, but the figures are by other code than there is now."""
 
 
-def state_of(place: Place, key: Mapping[str, Any]) -> State:
-    """What there is of a run: a failure counts as such only if nothing has changed since."""
+def state_of(place: Place, key: Mapping[str, Any], figures: str) -> State:
+    """What there is of a run: a failure counts as such only if nothing has changed since.
+
+    figures: the fingerprint of the code that makes them.
+    """
     found = read_result(place.result)
     if found is None:
         return "missing"
@@ -229,4 +258,6 @@ def state_of(place: Place, key: Mapping[str, Any]) -> State:
         return "stale"
     if found["failed"] is not None:
         return "failed"
-    return "done" if (place.predictions / "scores.csv").is_file() else "missing"
+    if not (place.predictions / "scores.csv").is_file():
+        return "missing"
+    return "done" if found.get("figures_code") == figures else "unmeasured"

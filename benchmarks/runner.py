@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,13 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import measuring
-from benchmarks.environments import ROOT, Environments, variables
+from benchmarks.environments import Environments, variables
+from benchmarks.fingerprints import figures_code
+from benchmarks.method import PEER_MINUTES
 from benchmarks.plan import Planned
-from benchmarks.results import empty_result, machine, write_result
-from benchmarks.stages import Run, read_fitted
+from benchmarks.results import ROOT, empty_result, machine, read_result, write_result
+from benchmarks.stages import Run, bases, read_fitted
 from benchmarks.worker import spec_of
 from priorlens.errors import InputError, OutputError
 from priorlens.outputs import write_json
+
+MORE = 1.1
+"""Times what a run was given in vain, the least that the budget has to have left before it is begun again."""
 
 GRACE = 5.0
 """Seconds that a worker has to end by itself."""
@@ -57,27 +63,55 @@ class OutOfBudget(Exception):
 
 
 def run_all(todo: Sequence[Planned], environments: Environments, limits: Limits) -> int:
-    """Do these runs in their order; returns how many were done before the budget was spent. Says so on stderr."""
+    """Do these runs in their order; returns how many were done before the budget was spent. Says so on stderr.
+
+    Left out are those that were given as much before and did not end, with those that need them.
+    """
+    done, left = 0, set[tuple[str, str, int]]()
     for number, planned in enumerate(todo):
         if time.monotonic() >= limits.until:
-            return number
+            break
         place = planned.run.place
+        head = f"[{number + 1}/{len(todo)}] {place.study} {place.method} {place.seed}"
+        needed = [base for base in bases(planned.run.entry) if (place.study, base, place.seed) in left]
+        given = given_before(planned)
+        if needed or (given and MORE * given >= limits.until - time.monotonic()):
+            left.add((place.study, place.method, place.seed))
+            why = f"needs {' and '.join(needed)}" if needed else f"{given / 60:.3g} minutes did not suffice before"
+            print(f"{head}: left for a larger budget, {why}", file=sys.stderr, flush=True)
+            continue
         began = time.monotonic()
         try:
             result = one_run(planned, environments, limits)
         except OutOfBudget:
-            return number
-        told = summary(result, time.monotonic() - began)
-        print(
-            f"[{number + 1}/{len(todo)}] {place.study} {place.method} {place.seed}: {told}", file=sys.stderr, flush=True
-        )
-    return len(todo)
+            break
+        done += 1
+        print(f"{head}: {summary(result, time.monotonic() - began)}", file=sys.stderr, flush=True)
+    return done
+
+
+def given_before(planned: Planned) -> float:
+    """Seconds that the budget last gave to this very run, which did not end; 0 if it got further with its models."""
+    try:
+        found = json.loads(planned.run.place.cut.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0.0
+    same = found["key"] == planned.run.key and found["lacking"] <= _lacking(planned.run)
+    return float(found["seconds"]) if same and planned.state != "unmeasured" else 0.0
+
+
+def _lacking(run: Run) -> int:
+    """Folds without a model."""
+    return sum(bool(run.lacks(fold)) for fold in range(len(run.study.folds)))
 
 
 def one_run(planned: Planned, environments: Environments, limits: Limits) -> dict[str, Any]:
     """The result of a run, whatever becomes of it. Raises OutOfBudget and KeyboardInterrupt, leaving nothing."""
     run = planned.run
     place = run.place
+    if planned.state == "unmeasured" and (measured := measured_again(run)):
+        return measured
+    began = time.monotonic()
     result = empty_result(place, run.key, run.study.planted)
     result["started"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     result["machine"] = machine(limits.threads)
@@ -96,7 +130,18 @@ def one_run(planned: Planned, environments: Environments, limits: Limits) -> dic
         result["failed"] = failed
         shutil.rmtree(place.predictions, ignore_errors=True)
     result["machine"]["load"].append(round(os.getloadavg()[0], 2))
+    result["seconds"] = round(time.monotonic() - began, 1)
     write_result(place, result)
+    place.cut.unlink(missing_ok=True)
+    return result
+
+
+def measured_again(run: Run) -> dict[str, Any] | None:
+    """The result with new figures of its predictions, which are left as they are; None where they cannot be read."""
+    result = read_result(run.place.result)
+    if result is None or measure(result, run):
+        return None
+    write_result(run.place, result)
     return result
 
 
@@ -109,13 +154,14 @@ def work(run: Run, python: Path, limits: Limits) -> dict[str, Any]:
     spec = scratch / "spec.json"
     write_json(spec, spec_of(run))
     log = log_of(run)
+    lacking = _lacking(run)
     allowed = min(60 * limits.minutes, limits.until - time.monotonic())
     try:
         with open(log, "w", encoding="utf-8") as file:
             worker = subprocess.Popen(
                 [str(python), "-m", "benchmarks.worker", str(spec)],
                 cwd=ROOT,
-                env=variables(limits.threads, scratch),
+                env={**variables(limits.threads, scratch), PEER_MINUTES: f"{run.options.peer_minutes:g}"},
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
@@ -125,6 +171,8 @@ def work(run: Run, python: Path, limits: Limits) -> dict[str, Any]:
                 code = worker.wait(allowed)
             except subprocess.TimeoutExpired:
                 if allowed < 60 * limits.minutes:
+                    place.cut.parent.mkdir(parents=True, exist_ok=True)
+                    write_json(place.cut, {"key": run.key, "lacking": lacking, "seconds": round(allowed, 1)})
                     raise OutOfBudget from None
                 return {"failed": f"stopped after {limits.minutes:g} minutes (--limit)"}
             finally:
@@ -162,16 +210,24 @@ def _answer(path: Path, code: int, log: Path) -> dict[str, Any]:
 
 def fill(result: dict[str, Any], run: Run, judged: dict[str, Any]) -> str:
     """Figures, times and memory of a run that has judged; returns why there are none, or nothing."""
+    if failed := measure(result, run):
+        return failed
+    memory, result["remark"] = judged.pop("memory_mb"), judged.pop("remark")
+    result["score"] = judged
+    result["memory"] = {"fit_mb": None, "score_mb": memory}
+    return ""
+
+
+def measure(result: dict[str, Any], run: Run) -> str:
+    """Figures of a run from its predictions; returns why there are none, or nothing."""
     try:
         outcomes = measuring.read_outcomes(run.study, run.place.predictions)
         result["figures"] = measuring.figures(outcomes)
         if run.study.height:
             result["matched_height"] = measuring.matched_height(outcomes, run.study.height)
-    except (InputError, OSError, ValueError) as error:
+    except (InputError, OSError, ValueError, zipfile.BadZipFile) as error:
         return f"its predictions cannot be measured: {' '.join(str(error).split())}"
-    memory, result["remark"] = judged.pop("memory_mb"), judged.pop("remark")
-    result["score"] = judged
-    result["memory"] = {"fit_mb": None, "score_mb": memory}
+    result["figures_code"] = figures_code()
     return ""
 
 

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -30,6 +30,9 @@ from priorlens.outputs import write_json
 
 BATCH = 16
 """Images judged at a time, by every method."""
+
+NEEDS = "needs the model of"
+"""How the failure of a run begins for which a model of another method was not there."""
 
 CURVE_POINTS = 300
 """Of a loss curve that are kept; the end always is."""
@@ -103,35 +106,50 @@ def fit(run: Run, fold: int) -> None:
 
 
 def judge(run: Run) -> dict[str, Any]:
-    """Judge the test images of all folds by their models, and write the predictions; returns how fast that went."""
+    """Judge the test images of all folds by their models, and write the predictions; returns how fast that went.
+
+    Maps wait on disk meanwhile: they are none of the memory that the method takes.
+    """
     outcomes: list[Outcome] = []
     times: list[float] = []
     whole: list[float] = []
     calls = 0.0
-    for index, fold in enumerate(run.study.folds):
-        cases = judged_cases(run, fold)
-        kept = pictured(cases)
-        with _task(run, fold) as task:
-            method = loaded(run, index, task)
-            for start in range(0, len(cases), BATCH):
-                batch = cases[start : start + BATCH]
-                images = [read_image(case.path) for case in batch]
-                began = time.perf_counter()
-                found = method.judge(images)
-                times.append(1000 * (time.perf_counter() - began) / len(batch))
-                calls += found.calls * len(batch)
-                outcomes += _outcomes(batch, images, found, kept)
-                _say(f"judged {len(outcomes)}")
-            whole += getattr(method, "times", [])
-    write_predictions(run.place.predictions, outcomes)
+    with tempfile.TemporaryDirectory(prefix="priorlens-benchmark-") as folder:
+        stored: dict[str, Path] = {}
+        for index, fold in enumerate(run.study.folds):
+            cases = judged_cases(run, fold)
+            kept = pictured(cases)
+            with _task(run, fold) as task:
+                method = loaded(run, index, task)
+                for start in range(0, len(cases), BATCH):
+                    batch = cases[start : start + BATCH]
+                    images = [read_image(case.path) for case in batch]
+                    began = time.perf_counter()
+                    found = method.judge(images)
+                    times.append(1000 * (time.perf_counter() - began) / len(batch))
+                    calls += found.calls * len(batch)
+                    outcomes += _without_maps(_outcomes(batch, images, found, kept), Path(folder), stored)
+                    _say(f"judged {len(outcomes)}")
+                whole += getattr(method, "times", [])
+        peak = peak_mb()
+        write_predictions(run.place.predictions, outcomes, stored)
     return {
         "ms_per_image": time_facts(whole or times, repeats=1, interleaved=False),
         "calls": calls / len(outcomes),
         "judged": len(outcomes),
         "every": run.entry.slow,
-        "memory_mb": peak_mb(),
+        "memory_mb": peak,
         "remark": getattr(method, "remark", ""),
     }
+
+
+def _without_maps(outcomes: Sequence[Outcome], folder: Path, stored: dict[str, Path]) -> list[Outcome]:
+    """The outcomes, their maps being put into files of the folder, which `stored` then has by their images' names."""
+    for one in outcomes:
+        if one.anomaly_map is not None:
+            stored[one.name] = folder / f"{len(stored)}.npy"
+            np.save(stored[one.name], one.anomaly_map)
+    return [replace(one, anomaly_map=None) for one in outcomes]
 
 
 class Timed:

@@ -1,90 +1,30 @@
-"""The best of ours against every peer and baseline, on the same images, in sentences that the figures write."""
+"""The best and the default of ours against every peer and baseline, in sentences that the figures write."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from benchmarks.table_markdown import NOTHING, between, count, figure, folded, grid, listed, signed
-from benchmarks.table_outcomes import MATCHED, Outcomes, readable
+from benchmarks.table_contests import DEFAULT, DEFAULT_OF, WORDS, Contest, contests
+from benchmarks.table_markdown import (
+    FEW_WORDS,
+    NOTHING,
+    between,
+    count,
+    daggered,
+    few,
+    figure,
+    folded,
+    grid,
+    listed,
+    signed,
+)
 from benchmarks.table_results import Gathered, Runs
 from priorlens.bootstrap import Estimate
-
-WORDS = {
-    "pixel_ap": "pixel AP",
-    "image_auroc": "image AUROC",
-    "dice_best": "best Dice",
-    MATCHED: "image AUROC, same height",
-}
-"""Figures that are compared; the last two only where a study has slices of volumes."""
 
 SHARES = ("pixel_ap", "dice_best")
 """Of which a ratio says something."""
 
-
-@dataclass(frozen=True)
-class Against:
-    """One peer or baseline. difference: of the best of ours less this one, on the images that both have judged."""
-
-    other: Runs
-    value: float
-    difference: Estimate
-
-
-@dataclass(frozen=True)
-class Contest:
-    """The best of ours by one figure on one study, and all others, the smallest difference first."""
-
-    study: str
-    figure: str
-    best: Runs
-    value: float
-    against: tuple[Against, ...]
-
-    @property
-    def leader(self) -> Against:
-        """The best of the others."""
-        return max(self.against, key=lambda one: one.value)
-
-    @property
-    def clear(self) -> bool:
-        """Ahead of every other with the interval above zero."""
-        return all(one.difference.low > 0 for one in self.against)
-
-    @property
-    def ratio(self) -> float:
-        return self.value / self.leader.value if self.leader.value else math.inf
-
-
-def contests(gathered: Gathered) -> list[Contest]:
-    """Of all studies whose images are there, in their order."""
-    found = []
-    for name in gathered.names:
-        if name in gathered.studies:
-            outcomes = Outcomes(gathered.out, gathered.studies[name])
-            chosen = [one for one in readable(gathered.runs(name), gathered.out) if one.whole]
-            keys = [key for key in WORDS if key in ("pixel_ap", "image_auroc") or outcomes.study.height]
-            found += [contest for key in keys if (contest := _contest(outcomes, chosen, key))]
-    return found
-
-
-def _contest(outcomes: Outcomes, chosen: Sequence[Runs], key: str) -> Contest | None:
-    """None where the figure is not defined for one of ours and one other."""
-    values = {one.entry.name: _value(one, key) for one in chosen}
-    known = [(one, value) for one in chosen if (value := values[one.entry.name]) is not None]
-    ours = [pair for pair in known if pair[0].ours]
-    others = [pair for pair in known if not pair[0].ours]
-    if not ours or not others:
-        return None
-    best, value = max(ours, key=lambda pair: pair[1])
-    against = [Against(other, figure, outcomes.difference(best, other, key)) for other, figure in others]
-    against.sort(key=lambda one: (math.isnan(one.difference.value), one.difference.value))
-    return Contest(outcomes.study.name, key, best, value, tuple(against))
-
-
-def _value(runs: Runs, key: str) -> float | None:
-    return runs.matched()[0] if key == MATCHED else runs.value(key)
+UNSETTLED_WORDS = "‡: its loss had not settled within its time; trained for longer it might be better."
 
 
 def ahead_section(gathered: Gathered) -> str:
@@ -92,7 +32,10 @@ def ahead_section(gathered: Gathered) -> str:
     found = contests(gathered)
     if not found:
         return "There is nothing to compare yet: no study has both a method of ours and another one that are done."
-    parts = [_overview(gathered, found), "\n".join(f"- {line}" for line in _tallies(gathered, found))]
+    parts = [_default(gathered), _overview(gathered, found)]
+    parts += [UNSETTLED_WORDS] if any(one.unsettled or one.best.unsettled for one in found) else []
+    parts += [FEW_WORDS] if any(few(one.patients) for one in found) else []
+    parts += ["\n".join(f"- {line}" for line in _tallies(gathered, found))]
     parts += ["### Where we lose", _losses(gathered, found)]
     for name in dict.fromkeys(one.study for one in found):
         own = [one for one in found if one.study == name]
@@ -102,46 +45,76 @@ def ahead_section(gathered: Gathered) -> str:
     return "\n\n".join(parts)
 
 
+def _default(gathered: Gathered) -> str:
+    """Which of ours was named, for the studies that there are."""
+    titles = {name: entry.title for name, entry in gathered.methods.items()}
+    others = [f"on {study}, {titles[name]}" for study, name in DEFAULT_OF.items() if study in gathered.names]
+    named = "; ".join([titles.get(DEFAULT, DEFAULT), *others])
+    return f"Our default, whatever the figures: {named}."
+
+
+def _title(runs: Runs) -> str:
+    return f"{runs.entry.title} ‡" if runs.unsettled else runs.entry.title
+
+
 def _overview(gathered: Gathered, found: Sequence[Contest]) -> str:
     header = ["study", "figure", "best of ours", "best other", "ours", "other", "difference [95 %]", "ratio"]
+    header += ["our default", "default less other [95 %]"]
     rows = []
     for one in found:
-        leader = one.leader
+        leader, default = one.leader, one.default
         rows.append(
             [
-                *(gathered.title(one.study), WORDS[one.figure], one.best.entry.title, leader.other.entry.title),
-                *(figure(one.value), figure(leader.value), _interval(leader.difference)),
+                *(gathered.title(one.study), WORDS[one.figure], _title(one.best), _title(leader.other)),
+                *(figure(one.value), figure(leader.value), _interval(one, leader.difference)),
                 f"{one.ratio:.2f}" if one.figure in SHARES else NOTHING,
+                *([figure(default.value), _interval(one, default.leader.difference)] if default else [NOTHING] * 2),
             ]
         )
     return grid(header, rows, left=4)
 
 
-def _interval(difference: Estimate) -> str:
-    return signed(difference.value) + between(difference.low, difference.high, sign=True)
+def _interval(one: Contest, difference: Estimate) -> str:
+    return signed(difference.value) + daggered(between(difference.low, difference.high, sign=True), one.patients)
 
 
 def _tallies(gathered: Gathered, found: Sequence[Contest]) -> list[str]:
     lines = []
     for key in ("pixel_ap", "image_auroc"):
         own = [one for one in found if one.figure == key]
-        clear = [gathered.title(one.study) for one in own if one.clear]
+        clear = [one for one in own if one.clear]
         higher = [gathered.title(one.study) for one in own if not one.clear and one.value > one.leader.value]
         lower = [gathered.title(one.study) for one in own if one.value <= one.leader.value]
-        line = f"{WORDS[key]}: ahead of every other method with the whole interval above zero on {_of(clear, own)}"
+        line = f"{WORDS[key]}: ahead of every other method with the whole interval above zero on "
+        line += _of(gathered, clear, own)
         line += f"; highest, but not so clearly, on {listed(higher)}" if higher else ""
         line += f"; not the highest on {listed(lower)}" if lower else ""
+        named = [one.default for one in own if one.default]
+        line += (
+            f". Our default is ahead of every other so on {_of(gathered, [one for one in named if one.clear], named)}"
+        )
         lines.append(f"{line[:1].upper()}{line[1:]}.")
     clear_of = [{one.study for one in found if one.figure == key and one.clear} for key in ("pixel_ap", "image_auroc")]
-    both = [gathered.title(name) for name in gathered.names if name in clear_of[0] & clear_of[1]]
-    lines.append(f"Both at once, so clearly: {listed(both) if both else 'on no study'}.")
-    twice = [gathered.title(one.study) for one in found if one.figure == "pixel_ap" and one.ratio >= 2]
-    lines.append(f"At least twice the pixel AP of the best other: {listed(twice) if twice else 'on no study'}.")
+    both = [one for one in found if one.figure == "image_auroc" and one.study in clear_of[0] & clear_of[1]]
+    lines.append(f"Both at once, so clearly: {_told(gathered, both)}.")
+    twice = [one for one in found if one.figure == "pixel_ap" and one.ratio >= 2]
+    lines.append(f"At least twice the pixel AP of the best other: {_told(gathered, twice)}.")
     return lines
 
 
-def _of(names: Sequence[str], whole: Sequence[Contest]) -> str:
-    return f"{len(names)} of {count(len(whole), 'study', 'studies')}" + (f" ({listed(names)})" if names else "")
+def _of(gathered: Gathered, some: Sequence[Contest], whole: Sequence[Contest]) -> str:
+    number = f"{len(some)} of {count(len(whole), 'study', 'studies')}"
+    return f"{number} ({_told(gathered, some)})" if some else number
+
+
+def _told(gathered: Gathered, some: Sequence[Contest]) -> str:
+    """The studies, each with what qualifies a lead on it."""
+    told = []
+    for one in some:
+        notes = [f"{len(one.unsettled)} of {len(one.against)} others had not settled"] if one.unsettled else []
+        notes += [f"{one.patients} patients only"] if few(one.patients) else []
+        told.append(", ".join([gathered.title(one.study), *notes]))
+    return "; ".join(told) or "on no study"
 
 
 def _losses(gathered: Gathered, found: Sequence[Contest]) -> str:
@@ -149,7 +122,7 @@ def _losses(gathered: Gathered, found: Sequence[Contest]) -> str:
     for one in found:
         behind = [each for each in one.against if each.difference.value < 0]
         if behind:
-            names = [f"{each.other.entry.title} by {_size(each.difference)}" for each in behind]
+            names = [f"{_title(each.other)} by {_size(one, each.difference)}" for each in behind]
             lines.append(
                 f"- **{gathered.title(one.study)}, {WORDS[one.figure]}**: our best, {one.best.entry.title} "
                 f"({figure(one.value)}), is behind {listed(names)}."
@@ -157,31 +130,49 @@ def _losses(gathered: Gathered, found: Sequence[Contest]) -> str:
     return "\n".join(lines) or "In none of these figures is the best of ours below another method."
 
 
-def _size(difference: Estimate) -> str:
+def _size(one: Contest, difference: Estimate) -> str:
     """How far behind; the interval is that of the loss."""
-    return figure(-difference.value) + between(-difference.high, -difference.low, sign=True)
+    return figure(-difference.value) + daggered(between(-difference.high, -difference.low, sign=True), one.patients)
 
 
 def _sentence(one: Contest) -> str:
     """Says who is ahead by how much, and against whom that is not clear."""
-    leader = one.leader
     words = WORDS[one.figure]
-    parts = [f"**{words[:1].upper()}{words[1:]}**: our best, {one.best.entry.title} ({figure(one.value)}), is "]
-    parts.append(f"{_verdict(leader.difference)} the best other, {leader.other.entry.title} ({figure(leader.value)}): ")
-    parts.append(f"{_interval(leader.difference)}")
+    parts = [f"**{words[:1].upper()}{words[1:]}**: our best, {_lead(one)}"]
     parts.append(f", {one.ratio:.2f} times its figure. " if one.figure in SHARES else ". ")
-    clearly = [each for each in one.against if each.difference.low > 0]
-    parts.append(f"Clearly ahead of {len(clearly)} of {count(len(one.against), 'other method')}")
-    doubtful = [each for each in one.against if not each.difference.low > 0]
-    names = [f"{each.other.entry.title} ({_interval(each.difference)})" for each in doubtful]
-    parts.append(f"; not of {listed(names)}." if names else ".")
+    parts.append(_clearly(one))
+    if one.default and one.default.best is one.best:
+        parts.append(" It is our default too.")
+    elif one.default:
+        parts.append(f" Our default, {_lead(one.default)}. {_clearly(one.default, names=False)}")
     return "".join(parts)
 
 
-def _verdict(difference: Estimate) -> str:
-    if difference.low > 0:
+def _lead(one: Contest) -> str:
+    leader = one.leader
+    return (
+        f"{_title(one.best)} ({figure(one.value)}), is {_verdict(one, leader.difference)} the best other, "
+        f"{_title(leader.other)} ({figure(leader.value)}): {_interval(one, leader.difference)}"
+    )
+
+
+def _clearly(one: Contest, names: bool = True) -> str:
+    """Of how many others it is clearly ahead, with how many of them had not settled, and of whom it is not."""
+    if few(one.patients):
+        return f"Over {count(one.patients or 0, 'patient')} no difference is called clear."
+    text = f"Clearly ahead of {len(one.clearly)} of {count(len(one.against), 'other method')}"
+    unsettled = [each for each in one.clearly if each.other.unsettled]
+    text += f", {len(unsettled)} of which had not settled within their time" if unsettled else ""
+    doubtful = [each for each in one.against if not each.difference.low > 0]
+    told = [f"{_title(each.other)} ({_interval(one, each.difference)})" for each in doubtful]
+    return f"{text}; not of {listed(told)}." if told and names else f"{text}."
+
+
+def _verdict(one: Contest, difference: Estimate) -> str:
+    unsure = few(one.patients)
+    if difference.low > 0 and not unsure:
         return "clearly ahead of"
-    if difference.high < 0:
+    if difference.high < 0 and not unsure:
         return "clearly behind"
     if difference.value == 0:
         return "level with"
@@ -190,5 +181,12 @@ def _verdict(difference: Estimate) -> str:
 
 def _differences(one: Contest) -> str:
     header = [WORDS[one.figure], "its figure", f"{one.best.entry.title} less it [95 %]"]
-    rows = [[each.other.entry.title, figure(each.value), _interval(each.difference)] for each in one.against]
+    of_default = {}
+    if one.default and one.default.best is not one.best:
+        header.append(f"our default, {one.default.best.entry.title}, less it [95 %]")
+        of_default = {each.other.entry.name: _interval(one, each.difference) for each in one.default.against}
+    rows = []
+    for each in one.against:
+        cells = [_title(each.other), figure(each.value), _interval(one, each.difference)]
+        rows.append(cells + ([of_default[each.other.entry.name]] if of_default else []))
     return grid(header, rows)

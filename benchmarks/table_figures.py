@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 
 from benchmarks.measuring import POOLED
 from benchmarks.results import read_scores
-from benchmarks.table_markdown import NOTHING, amount, between, count, figure, folded, grid, listed
+from benchmarks.table_markdown import (
+    FEW_WORDS,
+    NOTHING,
+    amount,
+    between,
+    count,
+    daggered,
+    figure,
+    folded,
+    grid,
+    listed,
+)
 from benchmarks.table_remarks import Notes, remarks
 from benchmarks.table_results import FAMILIES, Gathered, Runs
 from priorlens.datasets import HEALTHY
@@ -39,8 +52,10 @@ def study_section(gathered: Gathered, study: str) -> str:
     parts = [f"### {gathered.title(study)}", about(gathered, study), quality(gathered, runs, POOLED, notes)]
     parts += [notes.text()] if notes.numbers else []
     kinds = sorted({kind for one in runs for kind in one.kinds})
-    if len(kinds) > 1:
-        tables = (f"**{kind}** against all healthy images\n\n{quality(gathered, runs, kind, None)}" for kind in kinds)
+    tables = [f"**{kind}** against all healthy images\n\n{quality(gathered, runs, kind, None)}" for kind in kinds]
+    tables = tables if len(kinds) > 1 else []
+    parts += [FEW_WORDS] if any("†" in text for text in (*parts, *tables)) else []
+    if tables:
         parts.append(folded(f"{gathered.title(study)} by kind: {listed(kinds)}", "\n\n".join(tables)))
     parts.append(folded(f"{gathered.title(study)}: time and memory", cost(runs)))
     return "\n\n".join(parts)
@@ -50,10 +65,14 @@ def about(gathered: Gathered, study: str) -> str:
     """What the images are, and how many were judged."""
     known = gathered.studies.get(study)
     sentences = [f"{known.about[:1].upper()}{known.about[1:]}."] if known else []
-    done = [(one, result) for one in gathered.runs(study) if one.whole for result in one.done]
-    if done:
-        runs, result = done[0]
-        rows = read_scores(runs.place(gathered.out, result).predictions)
+    done = (
+        (rows, result)
+        for one in gathered.runs(study)
+        for result in (one.done if one.whole else ())
+        if (rows := _scores(gathered, one, result))
+    )
+    if first := next(done, None):
+        rows, result = first
         kinds = Counter(row["kind"] for row in rows)
         ill = listed([f"{kinds[kind]} of {kind}" for kind in sorted(kinds) if kind != HEALTHY])
         patients = count(len({row["group"] for row in rows}), "patient")
@@ -62,9 +81,32 @@ def about(gathered: Gathered, study: str) -> str:
         sentences.append(f"Judged: {kinds[HEALTHY]} healthy images and {ill}, {by}.")
         learned = result["fit"]["images"] if result["fit"] and "images" in result["fit"] else None
         sentences += [f"Learned from {count(learned, 'healthy image')}."] if learned else []
+    if known and len(known.folds) > 1:
+        sentences.append(_of_folds(gathered, study, len(known.folds)))
     if gathered.planted(study):
         sentences.append("**The lesions are planted**: figures say how well these are found, not disease.")
     return " ".join(sentences)
+
+
+def _scores(gathered: Gathered, runs: Runs, result: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Empty where the predictions are gone."""
+    with suppress(OSError):
+        return read_scores(runs.place(gathered.out, result).predictions)
+    return []
+
+
+def _of_folds(gathered: Gathered, study: str, folds: int) -> str:
+    """Which images are compared with which, where folds have models of their own."""
+    if not gathered.within(study):
+        return (
+            f"**Image figures, also those at the same height, are pooled: they compare scores of {folds} models**, one "
+            "a fold, for not every result has them within folds."
+        )
+    return (
+        f"Image figures are taken within each of the {folds} folds, which have a model each, and averaged by their "
+        "patients; at the same height, patients are paired within a fold only. Pixel figures pool the maps of all "
+        "folds. The results' files hold the pooled image figures too."
+    )
 
 
 def quality(gathered: Gathered, runs: Sequence[Runs], kind: str, notes: Notes | None) -> str:
@@ -76,12 +118,16 @@ def quality(gathered: Gathered, runs: Sequence[Runs], kind: str, notes: Notes | 
     whole = [one for one in runs if one.whole]
     best = {key: _best([one.value(key, kind) for one in whole], key) for key in keys}
     best_matched = _best([one.matched()[0] for one in whole])
+    patients = (
+        {key: gathered.patients(runs[0].study, kind, pixels=key not in OF_IMAGES) for key in MAIN} if runs else {}
+    )
 
     def row(one: Runs) -> list[str]:
-        cells = [_cell(one, key, kind, best[key]) for key in keys]
+        cells = [_cell(one, key, kind, best[key], patients.get(key)) for key in keys]
         if matched:
             value, low, high = one.matched()
-            cells.append(_bold(figure(value), best_matched) + between(low, high))
+            interval = daggered(between(low, high), patients["image_auroc"])
+            cells.append(_bold(figure(value), best_matched) + interval)
         return cells + ([notes.marks(remarks(gathered, one))] if notes is not None else [])
 
     return _by_family(runs, ["method", *heads], row)
@@ -97,13 +143,13 @@ def _bold(text: str, best: str) -> str:
     return f"**{text}**" if text == best else text
 
 
-def _cell(one: Runs, key: str, kind: str, best: str) -> str:
+def _cell(one: Runs, key: str, kind: str, best: str, patients: int | None) -> str:
     """The mean over seeds, its interval where it is a main figure, and lowest and highest of several seeds."""
     values = one.values(key, kind)
     text = figure(one.value(key, kind))
     text = _bold(text, best) if one.whole else text
     if key in MAIN:
-        text += between(*one.interval(key, kind))
+        text += daggered(between(*one.interval(key, kind)), patients)
     if len(values) > 1:
         text += f" ({figure(min(values))} to {figure(max(values))})"
     return text

@@ -9,6 +9,24 @@ from collections.abc import Sequence
 NOTHING = "–"
 """Stands where there is no figure."""
 
+FEW = 10
+"""Patients below which an interval of resampled patients is no evidence."""
+
+FEW_WORDS = (
+    f"†: an interval over fewer than {FEW} patients, of the abnormal or of the healthy ones. Resampling so few says "
+    "little of others: it is no evidence, and no such difference is called clear."
+)
+
+
+def few(patients: int | None) -> bool:
+    """Whether an interval over these is no evidence; it stays unmarked where their number is not known."""
+    return patients is not None and patients < FEW
+
+
+def daggered(interval: str, patients: int | None) -> str:
+    """An interval with its mark; nothing where there is none."""
+    return f"{interval} †" if interval and few(patients) else interval
+
 
 def grid(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """A table; the first `left` columns are aligned to the left, the others to the right."""

@@ -16,9 +16,10 @@ import numpy as np
 from jaxtyping import Float64
 
 from benchmarks import measuring
+from benchmarks.folds import by_fold, fold_of, matched_difference_within, replicates_within
 from benchmarks.results import Place, read_scores
 from benchmarks.study import Study
-from benchmarks.table_results import Runs
+from benchmarks.table_results import Runs, read_judged
 from priorlens.bootstrap import Estimate, interval
 from priorlens.datasets import HEALTHY, Case
 from priorlens.evaluation import Outcome
@@ -30,14 +31,19 @@ MATCHED = "image_auroc_matched"
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Of the runs on one study."""
+    """Of the runs on one study. within: whether image figures are taken within folds."""
 
     out: Path
     study: Study
+    within: bool = False
 
     @cached_property
     def cases(self) -> dict[str, Case]:
         return {case.name: case for case in measuring.test_cases(self.study)}
+
+    @cached_property
+    def folds(self) -> dict[str, int]:
+        return fold_of(self.study)
 
     @cached_property
     def truths(self) -> dict[str, Outcome]:
@@ -51,9 +57,9 @@ class Outcomes:
 
     def read(self, place: Place, maps: bool) -> list[Outcome]:
         """As `measuring.read_outcomes`; without maps, without the truth as well."""
-        rows = read_scores(place.predictions)
         if not maps:
-            return [Outcome(row["name"], row["kind"], row["group"], float(row["anomaly"])) for row in rows]
+            return read_judged(place)
+        rows = read_scores(place.predictions)
         found = []
         with np.load(place.predictions / "maps.npz", allow_pickle=False) as stored:
             for row in rows:
@@ -72,6 +78,9 @@ class Outcomes:
         if figure == MATCHED:
             assert self.study.height is not None
             found = [self.read(runs.place(self.out, runs.done[0]), maps=False) for runs in (a, b)]
+            if self.within:
+                parts = [by_fold(one, self.folds) for one in measuring.in_common(found[0], found[1])]
+                return matched_difference_within(parts[0], parts[1], self.study.height)
             return measuring.paired_difference_matched(found[0], found[1], self.study.height)
         names = self.names(a) & self.names(b)
         (value_a, replicates_a), (value_b, replicates_b) = (self._mean(one, figure, names) for one in (a, b))
@@ -94,7 +103,10 @@ class Outcomes:
             return float(stored[0]), stored[1:]
         outcomes = self.read(place, maps=figure in measuring.PIXEL_FIGURES or figure not in measuring.IMAGE_FIGURES)
         chosen = sorted((one for one in outcomes if one.name in names), key=lambda one: one.name)
-        value, replicates = measuring.replicates(chosen, figure)
+        if self._is_within(figure):
+            value, replicates = replicates_within(by_fold(chosen, self.folds), figure)
+        else:
+            value, replicates = measuring.replicates(chosen, figure)
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
             np.save(file, np.append(value, replicates))
@@ -102,8 +114,12 @@ class Outcomes:
 
     def _digest(self, place: Place, key: Mapping[str, Any], figure: str, names: set[str]) -> str:
         content = (place.predictions / "scores.csv").read_bytes()
-        told = json.dumps([place.method, figure, measuring.RESAMPLES, key, sorted(names)], sort_keys=True)
+        facts = [place.method, figure, measuring.RESAMPLES, key, sorted(names)]
+        told = json.dumps([*facts, self.folds] if self._is_within(figure) else facts, sort_keys=True)
         return hashlib.sha256(content + told.encode()).hexdigest()[:32]
+
+    def _is_within(self, figure: str) -> bool:
+        return self.within and figure in measuring.IMAGE_FIGURES
 
 
 def inside(outcome: Outcome) -> float:

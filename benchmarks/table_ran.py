@@ -68,14 +68,21 @@ def _dates(gathered: Gathered) -> str:
 
 
 def _time(gathered: Gathered) -> str:
-    """Of what runs tell themselves: reading files, bootstrap and timing come on top."""
+    """Of whole runs; of those that do not tell it, that of learning and judging: the rest comes on top."""
+    whole = [one["seconds"] for one in gathered.results if one.get("seconds") is not None]
     learned = judged = 0.0
     for one in gathered.results:
+        if one.get("seconds") is not None:
+            continue
         if one["fit"] and not one["fit"].get("shared_with"):
             learned += sum(one["fit"]["seconds"])
         if one["score"]:
             judged += one["score"]["judged"] * one["score"]["ms_per_image"]["median"] / 1000
-    return f"{duration(learned)} of learning and about {duration(judged)} of judging, all runs together"
+    parts = [f"{duration(sum(whole))}, all runs together"] if whole else []
+    if len(whole) < len(gathered.results):
+        others = f"{count(len(gathered.results) - len(whole), 'other run')}" if whole else "all runs together"
+        parts.append(f"{duration(learned)} of learning and about {duration(judged)} of judging, {others}")
+    return "; ".join(parts)
 
 
 def _load(gathered: Gathered) -> str:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from benchmarks.folds import within_folds
 from benchmarks.measuring import POOLED
 from benchmarks.method import Entry, Family
-from benchmarks.results import Place, read_results
+from benchmarks.results import Place, read_results, read_scores
 from benchmarks.studies import registry
 from benchmarks.study import Study
 from benchmarks.study_files import remembered
+from priorlens.datasets import HEALTHY
+from priorlens.errors import InputError
+from priorlens.evaluation import Outcome
 
 FAMILIES: dict[Family, str] = {
     "ours": "Ours",
@@ -26,12 +31,16 @@ FAMILIES: dict[Family, str] = {
 
 @dataclass(frozen=True)
 class Runs:
-    """A method on a study with every seed: the results that are done, and those that failed."""
+    """A method on a study with every seed: the results that are done, and those that failed.
+
+    within: whether image figures are those within folds.
+    """
 
     entry: Entry
     study: str
     done: tuple[Mapping[str, Any], ...]
     failed: tuple[Mapping[str, Any], ...]
+    within: bool = False
 
     @property
     def ours(self) -> bool:
@@ -43,12 +52,17 @@ class Runs:
         return bool(self.done) and all(one["score"]["every"] == 1 for one in self.done)
 
     @property
+    def unsettled(self) -> bool:
+        """Whether the loss was still falling when any of its trainings ended."""
+        return any((one["fit"] or {}).get("converged") is False for one in self.done)
+
+    @property
     def kinds(self) -> list[str]:
         return sorted({kind for one in self.done for kind in one["figures"]} - {POOLED})
 
     def values(self, figure: str, kind: str = POOLED) -> list[float]:
         """Of all seeds, as far as they are defined."""
-        return _known(one["figures"].get(kind, {}).get(figure) for one in self.done)
+        return _known(found.get(figure) for found in self._figures(kind))
 
     def value(self, figure: str, kind: str = POOLED) -> float | None:
         """The mean over seeds; None where the figure is not defined."""
@@ -57,16 +71,22 @@ class Runs:
 
     def interval(self, figure: str, kind: str = POOLED) -> tuple[float | None, float | None]:
         """Its ends are the means of those of the seeds."""
-        return _ends([one["figures"].get(kind, {}).get(figure) for one in self.done])
+        return _ends([found.get(figure) for found in self._figures(kind)])
 
     def matched(self) -> tuple[float | None, float | None, float | None]:
         """Image AUROC among slices of the same height, with its interval; as the other figures."""
-        found = [(one["matched_height"] or {}).get("image_auroc") for one in self.done]
+        held = [one["within_folds"] if self.within else one for one in self.done]
+        found = [(one["matched_height"] or {}).get("image_auroc") for one in held]
         values = _known(found)
         return statistics.fmean(values) if values else None, *_ends(found)
 
     def place(self, out: Path, result: Mapping[str, Any]) -> Place:
         return Place(out, self.study, self.entry.name, result["seed"])
+
+    def _figures(self, kind: str) -> list[Mapping[str, Any]]:
+        """Of every seed; those within folds take the place of the pooled ones."""
+        within = [one["within_folds"]["figures"].get(kind, {}) if self.within else {} for one in self.done]
+        return [{**one["figures"].get(kind, {}), **more} for one, more in zip(self.done, within, strict=True)]
 
 
 def _known(figures: Iterable[Mapping[str, Any] | None]) -> list[float]:
@@ -81,6 +101,23 @@ def _ends(figures: Sequence[Mapping[str, Any] | None]) -> tuple[float | None, fl
     return low, high
 
 
+def read_judged(place: Place) -> list[Outcome]:
+    """What a run said of every image, without maps and truth. Raises OSError."""
+    rows = read_scores(place.predictions)
+    return [Outcome(row["name"], row["kind"], row["group"], float(row["anomaly"])) for row in rows]
+
+
+def _with_folds(result: Mapping[str, Any], out: Path, studies: Mapping[str, Study]) -> Mapping[str, Any]:
+    """A result that was written without its figures within folds gets them, if its images are still there."""
+    study = studies.get(result["study"])
+    if result["failed"] is not None or result.get("within_folds") or study is None or len(study.folds) < 2:
+        return result
+    with suppress(OSError, InputError):
+        judged = read_judged(Place(out, study.name, result["method"], result["seed"]))
+        return {**result, "within_folds": within_folds(study, judged)}
+    return result
+
+
 @dataclass(frozen=True)
 class Gathered:
     """All results in `out` of the methods that there are. studies: those whose images are still there."""
@@ -92,8 +129,9 @@ class Gathered:
 
     @classmethod
     def read(cls, out: Path, methods: Mapping[str, Entry]) -> Gathered:
-        results = tuple(one for one in read_results(out) if one["method"] in methods)
-        return cls(out, methods, results, remembered(out))
+        studies = remembered(out)
+        results = tuple(_with_folds(one, out, studies) for one in read_results(out) if one["method"] in methods)
+        return cls(out, methods, results, studies)
 
     @cached_property
     def names(self) -> list[str]:
@@ -113,8 +151,28 @@ class Gathered:
             own = [one for one in self.results if (one["study"], one["method"]) == (study, entry.name)]
             if own:
                 done = tuple(one for one in own if one["failed"] is None)
-                found.append(Runs(entry, study, done, tuple(one for one in own if one["failed"] is not None)))
+                failed = tuple(one for one in own if one["failed"] is not None)
+                found.append(Runs(entry, study, done, failed, self.within(study)))
         return found
+
+    def within(self, study: str) -> bool:
+        """Whether image figures of a study are those within folds: where every result that is done has them."""
+        done = [one for one in self.results if one["study"] == study and one["failed"] is None]
+        return bool(done) and all(one.get("within_folds") for one in done)
+
+    def patients(self, study: str, kind: str = POOLED, pixels: bool = False) -> int | None:
+        """Behind an interval: of the abnormal images or of the healthy ones, whichever are fewer; None if not known.
+
+        pixels: behind one of a figure of pixels, which has the abnormal images alone.
+        """
+        for one in self.runs(study):
+            for result in one.done if one.whole else ():
+                with suppress(OSError):
+                    judged = read_judged(one.place(self.out, result))
+                    healthy = {each.group for each in judged if each.kind == HEALTHY}
+                    ill = {each.group for each in judged if each.kind != HEALTHY and kind in (POOLED, each.kind)}
+                    return len(ill) if pixels else min(len(ill), len(healthy))
+        return None
 
     def planted(self, study: str) -> bool:
         return any(one["planted"] for one in self.results if one["study"] == study)

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.environments import ROOT, Environments, variables
+from benchmarks.environments import Environments, variables
 from benchmarks.plan import Planned
-from benchmarks.results import read_result, write_result
+from benchmarks.results import ROOT, read_result, write_result
 from benchmarks.runner import end
 from benchmarks.stages import Run, time_facts
 from benchmarks.worker import spec_of

@@ -22,7 +22,7 @@ from typing import Any, TextIO
 from benchmarks.memory import be_first_to_go
 from benchmarks.method import Entry
 from benchmarks.results import Options, Place, versions
-from benchmarks.stages import Run, Timed, fit, judge
+from benchmarks.stages import NEEDS, Run, Timed, fit, judge
 from benchmarks.study import Study
 from benchmarks.study_files import study_facts, study_from
 from priorlens.outputs import write_json
@@ -57,7 +57,7 @@ def answer(run: Run, scratch: Path) -> dict[str, Any]:
     for fold in range(len(run.study.folds)):
         lacking = run.lacks(fold)
         if lacking and run.entry.needs:
-            return {"failed": f"needs the model of {' and '.join(lacking)}, which is not there"}
+            return {"failed": f"{NEEDS} {' and '.join(lacking)}, which is not there"}
         if not lacking:
             continue
         failed = forked(lambda fold=fold: fit(run, fold), scratch / "fit.json", "learning")  # type: ignore[misc]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +15,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from benchmarks.curves import settled
-from benchmarks.method import Learned, Task
+from benchmarks.method import PEER_MINUTES, Learned, Task
 from benchmarks.methods.anomalib_backbone import as_seen
 
-LIMIT = 480.0
-"""Seconds of computing on each thread after which training ends where it is, and the curve says whether it had settled.
-They are those of the processor, so that a busy machine leaves no peer undertrained."""
+MINUTES = 8.0
+"""Of computing on each thread after which training ends where it is, and the curve says whether it had settled; unless
+`PEER_MINUTES` says otherwise. They are those of the processor, so that a busy machine leaves no peer undertrained."""
 
 LEAST_STEPS = 100
 """Before a curve is asked whether it has settled."""
@@ -50,7 +51,8 @@ def train(
     drawing = torch.Generator().manual_seed(task.seed)
     parts = max(1, math.ceil(len(images) / recipe.batch))
     epochs = max(1, round(recipe.epochs * task.steps))
-    limit, least = LIMIT * min(1.0, task.steps), LEAST_STEPS * min(1.0, task.steps)
+    minutes = float(os.environ.get(PEER_MINUTES, MINUTES))
+    limit, least = 60 * minutes * min(1.0, task.steps), LEAST_STEPS * min(1.0, task.steps)
     losses: list[float] = []
     until, said, flat = _computed() + limit, time.monotonic(), 0
     end = "the recommended epochs were done"
@@ -62,7 +64,7 @@ def train(
                 report(f"epoch {epoch} of at most {epochs}: loss {losses[-1]:.4g}")
             if _computed() > until:
                 break
-        flat = flat + 1 if len(losses) >= least and settled(losses) else 0
+        flat = flat + 1 if len(losses) >= least and settled(losses, epoch / epochs) else 0
         if flat >= recipe.patience:
             end = "the loss had settled"
             break
@@ -71,7 +73,7 @@ def train(
             break
     curve = [("train", step, loss) for step, loss in enumerate(losses, 1)]
     done = f"{len(losses) / parts:.3g} of {epochs} epochs of {recipe.batch} images a step: {end}"
-    return Learned(curve, settled(losses), done)
+    return Learned(curve, settled(losses, len(losses) / parts / epochs), done)
 
 
 def _computed() -> float:

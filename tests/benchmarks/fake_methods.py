@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from benchmarks.method import Entry, Judged, Learned
+from benchmarks.method import PEER_MINUTES, Entry, Judged, Learned
 
 
 def entry(name, kind, **more):
@@ -61,12 +61,15 @@ class Constant(Bright):
 
 class Mapless(Bright):
     def judge(self, images):
+        self.remark = f"peers may take {os.environ[PEER_MINUTES]} minutes"
         return Judged(super().judge(images).anomaly, None)
 
 
 class Crashes(Bright):
     def fit(self, task, report):
-        raise RuntimeError("a defect\nof two lines")
+        if os.environ.get("FAKE_DEFECT", "yes") == "yes":
+            raise RuntimeError("a defect\nof two lines")
+        return super().fit(task, report)
 
 
 class CrashesLater(Bright):

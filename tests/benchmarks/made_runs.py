@@ -1,6 +1,7 @@
 """Results of runs that never were, written as real ones are: for tests of what reads them."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from made_studies import disc, save, spot
 from scipy.ndimage import gaussian_filter
 
 from benchmarks import measuring
+from benchmarks.folds import fold_of, within_folds
 from benchmarks.measuring import figures, matched_height
 from benchmarks.results import Options, Place, empty_result, key_of, write_predictions, write_result
 from benchmarks.study import Fold, Study
@@ -26,10 +28,12 @@ MACHINE = {
 }
 
 
-def made_study(folder: Path, name: str, *, kinds=("spot",), masks=True, slices=False, planted=True, count=8) -> Study:
+def made_study(
+    folder: Path, name: str, *, kinds=("spot",), masks=True, slices=False, planted=True, count=8, first=0
+) -> Study:
     """Test images of as many patients; in slices each has one healthy and one abnormal image at each of two heights."""
     rng = np.random.default_rng(len(name))
-    for index in range(count):
+    for index in range(first, first + count):
         places = [f"p{index}_z{height}" for height in (3, 4)] if slices else [f"p{index}_{name}"]
         for place in places:
             save(folder / "test/good" / f"{place}.png", disc(rng))
@@ -45,11 +49,24 @@ def made_study(folder: Path, name: str, *, kinds=("spot",), masks=True, slices=F
 
 
 def made_run(
-    out: Path, study: Study, entry, skill: float, *, seed=0, ms=10.0, settled=None, every=1, maps=True, **more
+    out: Path,
+    study: Study,
+    entry,
+    skill: float,
+    *,
+    seed=0,
+    ms=10.0,
+    settled=None,
+    every=1,
+    maps=True,
+    shift=0.0,
+    **more,
 ):
-    """A run whose maps and scores show the truth with so much skill, from 0 to 1."""
+    """A run whose maps and scores show the truth with so much skill, from 0 to 1; `shift` is from fold to fold."""
     place = Place(out, study.name, entry.name, seed)
     outcomes = measuring_outcomes(study, skill, seed + sum(map(ord, entry.name)), every, maps)
+    folds = fold_of(study)
+    outcomes = [replace(one, anomaly=one.anomaly + shift * folds[one.name]) for one in outcomes]
     write_predictions(place.predictions, outcomes)
     result = empty_result(place, key_of(Options(), {"python": "3.11", "priorlens": "0"}, "abc", ["x"]), study.planted)
     result |= {"machine": MACHINE, "started": f"2026-01-0{1 + seed}T10:00:00+00:00", "model_bytes": 3_000_000}
@@ -65,6 +82,7 @@ def made_run(
     result["memory"] = {"fit_mb": 500.0, "score_mb": 400.0}
     whole = measuring.read_outcomes(study, place.predictions)
     result["figures"] = figures(whole, resamples=100)
+    result["within_folds"] = within_folds(study, whole, resamples=100)
     if study.height:
         result["matched_height"] = matched_height(whole, study.height, resamples=100)
     write_result(place, {**result, **more})

@@ -12,8 +12,7 @@ if importlib.util.find_spec("anomalib") is None:
 
 from pathlib import Path
 
-from benchmarks.method import Task
-from benchmarks.methods import anomalib_training
+from benchmarks.method import PEER_MINUTES, Task
 from benchmarks.methods.anomalib_backbone import as_seen, layers, shared_backbone
 from benchmarks.methods.anomalib_list import ENTRIES
 from benchmarks.study import Fold
@@ -136,7 +135,7 @@ def test_levels_have_the_strides_that_are_asked_for():
 
 
 def test_training_without_end_stops_at_its_limit_and_says_so(task, monkeypatch):
-    monkeypatch.setattr(anomalib_training, "LIMIT", 0.0)
+    monkeypatch.setenv(PEER_MINUTES, "0")
     learned = BY_NAME["stfpm"].make().fit(replace(task, steps=1.0), lambda _line: None)
     assert learned.converged is False and len(learned.curve) == 1
     assert "stopped after 0 s a thread" in learned.remark

@@ -5,6 +5,7 @@ import pytest
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
+from benchmarks.folds import by_fold, matched_within, mean_over_folds, pairs_within, within_folds
 from benchmarks.measuring import (
     POOLED,
     figures,
@@ -12,6 +13,8 @@ from benchmarks.measuring import (
     paired_difference,
     paired_difference_matched,
 )
+from benchmarks.study import Fold, Study
+from priorlens.errors import InputError
 from priorlens.evaluation import METRICS, Outcome
 
 CLOSE = 1e-6
@@ -209,3 +212,64 @@ def test_slices_of_one_height_are_compared():
     expected = matched_height(seeing, r"_z(\d+)")["image_auroc"]["value"] - found["image_auroc"]["value"]
     assert difference.value == pytest.approx(expected)
     assert difference.low > 0
+
+
+def in_two(outcomes, shift):
+    """The first two patients and the others, whom a model on another scale has judged."""
+    first, second = ([one for one in outcomes if (one.group in ("p0", "p1")) == side] for side in (True, False))
+    return first, [Outcome(one.name, one.kind, one.group, one.anomaly + shift) for one in second]
+
+
+def test_within_folds_the_scale_of_a_model_does_not_matter():
+    found = slices(np.random.default_rng(0), 2.0)
+    parts, shifted = in_two(found, 0.0), in_two(found, 40.0)
+    for figure in ("image_auroc", "image_ap", "fpr95"):
+        each = [figures(part, 0)[POOLED][figure]["value"] for part in parts]
+        assert mean_over_folds(shifted, figure, 50).value == pytest.approx(np.mean(each))
+    pooled = figures([*shifted[0], *shifted[1]], 0)[POOLED]["image_auroc"]["value"]
+    assert mean_over_folds(shifted, "image_auroc", 0).value > pooled + 0.1
+    assert matched_within(shifted, r"_z(\d+)", 50) == matched_within(parts, r"_z(\d+)", 50)
+
+
+def test_folds_count_as_their_patients_do():
+    found = slices(np.random.default_rng(1), 0.5)
+    parts = [[one for one in found if (one.group == "p0") == side] for side in (True, False)]
+    each = [figures(part, 0)[POOLED]["image_auroc"]["value"] for part in parts]
+    estimate = mean_over_folds(parts, "image_auroc", 50)
+    assert estimate.value == pytest.approx((each[0] + 3 * each[1]) / 4)
+    assert np.isnan(estimate.low)  # one patient alone says nothing of others
+    healthy = [one for one in parts[0] if one.kind == "good"]
+    assert mean_over_folds([healthy, parts[1]], "image_auroc", 50).value == pytest.approx(each[1])
+
+
+def test_pairs_of_slices_are_of_one_fold():
+    found = slices(np.random.default_rng(2), 0.5)
+    parts = in_two(found, 0.0)
+    each = [matched_height(part, r"_z(\d+)", 0) for part in parts]
+    whole = matched_within(parts, r"_z(\d+)", 200)
+    assert whole["matched_pairs"] == sum(one["matched_pairs"] for one in each)
+    assert whole["matched_pairs"] < matched_height(found, r"_z(\d+)", 0)["matched_pairs"]
+    pairs = pairs_within(parts, r"_z(\d+)").pairs
+    assert not pairs[:2, 2:].any() and not pairs[2:, :2].any()
+    weights = [one["matched_pairs"] for one in each]
+    values = [one["image_auroc"]["value"] for one in each]
+    assert whole["image_auroc"]["value"] == pytest.approx(np.average(values, weights=weights))
+
+
+def test_images_are_attributed_to_their_folds(tmp_path):
+    found = slices(np.random.default_rng(3), 1.0)
+    for number, part in enumerate(in_two(found, 0.0)):
+        for one in part:
+            path = tmp_path / str(number) / "test" / f"{one.name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    folds = tuple(Fold(tmp_path / str(number)) for number in range(2))
+    study = Study("two", folds, "range", False, "", r"(p\d)_", r"_z(\d+)")
+    within = within_folds(study, found, 20)
+    assert within["patients"] == [2, 2]
+    assert set(within["figures"]) == {POOLED, "lesion"}
+    assert within["figures"][POOLED]["image_auroc"] == within["figures"]["lesion"]["image_auroc"]
+    assert within["matched_height"] == matched_within(in_two(found, 0.0), study.height, 20)
+    assert within_folds(Study("one", folds[:1], "range", False, ""), found, 20) is None
+    with pytest.raises(InputError, match="is in no fold"):
+        by_fold(found, {"another": 0})

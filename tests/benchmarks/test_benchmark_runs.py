@@ -14,9 +14,18 @@ import pytest
 from fake_methods import entry
 from made_studies import made_study
 
-from benchmarks import plan, runner, timing
-from benchmarks.environments import ROOT, Environments
-from benchmarks.results import Options, Place, read_result, read_results, read_scores, versions
+from benchmarks import plan, runner, stages, timing
+from benchmarks.environments import Environments
+from benchmarks.results import (
+    ROOT,
+    Options,
+    Place,
+    read_result,
+    read_results,
+    read_scores,
+    versions,
+    write_predictions,
+)
 from benchmarks.study_files import remember, remembered
 from priorlens.errors import InputError, OutputError
 from priorlens.evaluation import METRICS
@@ -91,6 +100,7 @@ def test_a_run_writes_its_figures_times_and_memory(results):
     assert found["score"]["calls"] == 2.0
     assert found["score"]["judged"] == 24
     assert found["memory"]["score_mb"] > 10
+    assert found["seconds"] >= found["fit"]["seconds"][0]
     assert found["model_bytes"] == (Place(found["out"], "discs", "bright", 0).model(0) / "mean.npy").stat().st_size
 
 
@@ -140,6 +150,11 @@ def test_a_slow_method_judges_some_images_and_says_so(results):
     assert results["mapless"]["figures"]["all"]["pixel_ap"]["value"] is None
 
 
+def test_how_long_a_peer_may_train_is_an_option_that_reaches_the_worker(results):
+    assert results["mapless"]["remark"].startswith("peers may take 8 minutes")
+    assert results["mapless"]["key"]["options"]["peer_minutes"] == 8
+
+
 @pytest.mark.parametrize(
     ("method", "line"),
     [
@@ -171,7 +186,7 @@ def test_nothing_is_left_behind(results):
 def test_what_is_done_is_not_done_again(results, study):
     whole = planned(study, results["bright"]["out"], "bright", "both", "crashes")
     assert plan.to_do(whole) == []
-    assert plan.counted(whole) == {"missing": 0, "stale": 0, "failed": 1, "done": 3}
+    assert plan.counted(whole) == {"missing": 0, "stale": 0, "failed": 1, "unmeasured": 0, "done": 3}
     assert names_of(plan.to_do(whole, retry=True)) == ["crashes"]
     assert names_of(plan.to_do(whole, again=["dark"])) == ["dark", "both"]
 
@@ -204,13 +219,88 @@ def test_a_run_takes_no_longer_than_it_may_and_its_models_are_kept(study, tmp_pa
     with pytest.raises(runner.OutOfBudget):
         runner.one_run(todo[0], Environments(tmp_path), runner.Limits(60.0, time.monotonic() + 8, 1))
     assert read_results(tmp_path) == []
+    cut = json.loads(todo[0].run.place.cut.read_text())
+    assert cut["lacking"] == 1 and 0 < cut["seconds"] <= 8
+    assert runner.given_before(todo[0]) == 0  # it has its model now
     run(todo, tmp_path, minutes=0.4)
+    assert not todo[0].run.place.cut.exists()
     assert read_results(tmp_path)[0]["failed"] == "stopped after 0.4 minutes (--limit)"
     assert gone(int((tmp_path / "sleeper").read_text()))
     monkeypatch.setenv("FAKE_AWAKE", "1")
     assert run(plan.to_do(planned(study, tmp_path, "sleeps"), retry=True), tmp_path) == 1
     assert read_results(tmp_path)[0]["failed"] is None
     assert (tmp_path / "fits").read_text() == "fit\n"
+
+
+def test_a_run_that_is_known_to_take_longer_lets_others_go_first(study, tmp_path, capsys):
+    todo = planned(study, tmp_path, "both")
+    dark = next(one for one in todo if one.run.place.method == "dark").run
+    dark.place.cut.parent.mkdir(parents=True)
+    dark.place.cut.write_text(json.dumps({"key": dark.key, "lacking": 1, "seconds": 180}))
+    assert run(todo, tmp_path, until=time.monotonic() + 180) == 1
+    assert [one["method"] for one in read_results(tmp_path)] == ["bright"]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1:] == [
+        "[2/3] discs dark 0: left for a larger budget, 3 minutes did not suffice before",
+        "[3/3] discs both 0: left for a larger budget, needs dark",
+    ]
+    changed = planned(study, tmp_path, "dark", options=replace(OPTIONS, steps=0.5))
+    assert runner.given_before(changed[0]) == 0
+
+
+def test_what_failed_for_lack_of_a_model_is_missing_once_it_is_there(study, tmp_path, monkeypatch):
+    run(planned(study, tmp_path, "needs_crashed"), tmp_path)
+    assert plan.to_do(planned(study, tmp_path, "needs_crashed")) == []
+    monkeypatch.setenv("FAKE_DEFECT", "no")
+    run(plan.to_do(planned(study, tmp_path, "crashes"), retry=True), tmp_path)
+    todo = plan.to_do(planned(study, tmp_path, "needs_crashed"))
+    assert [(one.run.place.method, one.state) for one in todo] == [("needs_crashed", "missing")]
+
+
+def test_other_figures_are_taken_of_the_predictions_that_there_are(study, tmp_path, monkeypatch):
+    run(planned(study, tmp_path, "both"), tmp_path)
+    before = {one["method"]: one for one in read_results(tmp_path)}
+    monkeypatch.setattr(plan, "figures_code", lambda: "other")
+    monkeypatch.setattr(runner, "figures_code", lambda: "other")
+    monkeypatch.setattr(runner.measuring, "figures", lambda outcomes: {"all": before["both"]["figures"]["all"]})
+    whole = planned(study, tmp_path, "both")
+    assert plan.counted(whole)["unmeasured"] == 3
+    assert [one.state for one in plan.to_do(whole, again=["dark"])] == ["unmeasured", "done", "done"]
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "work", lambda *_: pytest.fail("a worker"))
+        assert run(plan.to_do(whole), tmp_path) == 3
+    after = {one["method"]: one for one in read_results(tmp_path)}
+    assert after["both"] == {**before["both"], "figures_code": "other", "figures": after["both"]["figures"]}
+    assert plan.to_do(planned(study, tmp_path, "both")) == []
+
+
+def test_predictions_that_are_cut_short_are_a_line_and_not_a_crash(results, tmp_path):
+    place = Place(results["bright"]["out"], "discs", "bright", 0)
+    study = remembered(place.out)["discs"]
+    broken = Place(tmp_path, "discs", "bright", 0)
+    broken.predictions.mkdir(parents=True)
+    (broken.predictions / "scores.csv").write_bytes((place.predictions / "scores.csv").read_bytes())
+    (broken.predictions / "maps.npz").write_bytes((place.predictions / "maps.npz").read_bytes()[:1000])
+    run = stages.Run(ENTRIES["bright"], study, broken, OPTIONS, {}, {})
+    assert runner.measure({}, run).startswith("its predictions cannot be measured")
+
+
+def test_maps_wait_on_disk_and_are_none_of_the_method_s_memory(results, tmp_path, monkeypatch):
+    out = results["bright"]["out"]
+    one = planned(remembered(out)["discs"], out, "bright")[0].run
+    asked = []
+    monkeypatch.setattr(stages, "peak_mb", lambda: asked.append("peak") or 1.0)
+
+    def write(folder, outcomes, stored):
+        asked.append([each.anomaly_map for each in outcomes if each.anomaly_map is not None])
+        write_predictions(tmp_path / "written", outcomes, stored)
+
+    monkeypatch.setattr(stages, "write_predictions", write)
+    assert stages.judge(one)["memory_mb"] == 1.0
+    assert asked == ["peak", []]
+    with np.load(tmp_path / "written/maps.npz") as maps, np.load(one.place.predictions / "maps.npz") as usual:
+        assert maps.files == usual.files and len(maps.files) == 15
+        assert all(np.array_equal(maps[name], usual[name]) for name in maps.files)
 
 
 def test_nothing_starts_once_the_budget_is_spent(study, tmp_path):
@@ -278,16 +368,10 @@ def test_a_method_is_left_out_of_studies_that_it_is_not_for(study, tmp_path):
 
 def test_an_environment_that_cannot_be_had_is_a_row(study, tmp_path):
     entries = [replace(ENTRIES["bright"], environment="anomalib")]
-    environments = Environments(tmp_path, anomalib=tmp_path / "no-python")
-    todo = plan.to_do(plan.planned(entries, [study], [0], OPTIONS, environments, tmp_path))
-    runner.run_all(todo, environments, runner.Limits(1, float("inf"), 1))
+    without = Environments(tmp_path, anomalib=tmp_path / "no-python")
+    todo = plan.to_do(plan.planned(entries, [study], [0], OPTIONS, without, tmp_path))
+    runner.run_all(todo, without, runner.Limits(1, float("inf"), 1))
     assert "no-python" in read_result(Place(tmp_path, "discs", "bright", 0).result)["failed"]
-
-
-def test_an_environment_may_be_named_by_a_link_from_here(tmp_path, monkeypatch):
-    (tmp_path / "python").symlink_to(sys.executable)
-    monkeypatch.chdir(tmp_path)
-    assert Environments(tmp_path, Path("python")).python("anomalib") == tmp_path / "python"
 
 
 def test_one_process_at_a_time_measures_into_a_folder(tmp_path):

@@ -1,6 +1,8 @@
 """The page of made-up results: what it says, of whom, and that it says where we lose."""
 
+import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from made_runs import failed_run, made_growth, made_run, made_study, remember
 from benchmarks import measuring, table
 from benchmarks.methods import METHODS
 from benchmarks.methods.anomalib_list import LEFT_OUT
+from benchmarks.table_contests import contests, default_of
 from benchmarks.table_outcomes import MATCHED, Outcomes
 from benchmarks.table_results import Gathered
 from priorlens.errors import InputError
@@ -29,16 +32,16 @@ def few_resamples():
 def out(tmp_path_factory):
     """Two studies where we lead, one with slices where a baseline does; a failed run, a missing one, two seeds."""
     out = tmp_path_factory.mktemp("out")
-    head = made_study(out / "data/head_ct", "head_ct", kinds=("bleed", "rim"))
+    head = made_study(out / "data/head_ct", "head_ct", kinds=("bleed", "rim"), count=12)
     brats = made_study(out / "data/brats", "brats", slices=True, planted=False)
-    digits = made_study(out / "data/digits", "digits", masks=False, planted=False)
+    digits = made_study(out / "data/digits", "digits", masks=False, planted=False, count=12)
     for study in (head, brats, digits):
         remember(study, out)
         for name, skill in SKILLS.items():
             entry = METHODS[name]
             if not entry.only or study.name in entry.only:
                 ahead = 0.99 if (study.name, name) == ("brats", "brightness") else skill
-                settled = {"anodode": True, "klip": False}.get(name)
+                settled = {"anodode": True, "klip": False, "patchcore": study is not head}.get(name)
                 made_run(
                     out, study, entry, ahead, ms=len(name), settled=settled, every=entry.slow, maps=study is not digits
                 )
@@ -169,11 +172,91 @@ def test_ahead_and_behind_are_said_as_they_are(page):
     assert "Pixel AP: ahead of every other method with the whole interval above zero on 1 of 2 studies (head_ct" in page
     assert "not the highest on brats" in page
     ours = section(page, "### head_ct (planted lesions): ours against each other method")
-    assert re.search(r"clearly ahead of the best other, PatchCore \(0\.\d+\): \+0\.\d+ \[\+0", ours)
+    assert re.search(r"clearly ahead of the best other, PatchCore ‡ \(0\.\d+\): \+0\.\d+ \[\+0", ours)
     found = re.findall(r"^\| [^|]+ \| \d\.\d+ \| ([+−]\d\.\d+) \[", ours, re.MULTILINE)
     differences = [float(text.replace("−", "-")) for text in found]
     pixel = differences[:3]
     assert pixel == sorted(pixel)
+
+
+def test_a_lead_over_a_method_that_had_not_settled_is_said_to_be_one(page):
+    head = section(page, "### head_ct (planted lesions): ours against each other method")
+    assert "the best other, PatchCore ‡ (" in head
+    assert "Clearly ahead of 3 of 3 other methods, 1 of which had not settled within their time." in head
+    assert len(rows(head, "PatchCore ‡")) == 2 and not rows(head, "PatchCore")
+    overview = section(page, "## Ahead or behind")
+    assert "| PatchCore ‡ |" in overview and "\n‡: its loss had not settled" in overview
+    assert "(head_ct (planted lesions), 1 of 3 others had not settled)" in overview
+
+
+def test_intervals_over_few_patients_are_no_evidence(page):
+    overview, brats = section(page, "## Ahead or behind"), section(page, "### brats")
+    for text in (overview, brats):
+        assert "†: an interval over fewer than 10 patients" in text
+    assert all("] † |" in line for line in overview.splitlines() if line.startswith("| brats |"))
+    assert not any("†" in line for line in overview.splitlines() if line.startswith("| head_ct"))
+    assert "†" not in section(page, "### head_ct (planted lesions)")
+    against = section(page, "### brats: ours against each other method")
+    assert "clearly ahead" not in against.replace("not clearly", "").lower()
+    assert "clearly behind" not in against
+    assert "Over 8 patients no difference is called clear." in against
+
+
+def test_the_default_of_ours_stands_beside_the_best(page, out):
+    found = contests(Gathered.read(out, METHODS))
+    assert {one.study: one.default.best.entry.name for one in found if one.default} == {
+        "head_ct": "anodode",
+        "digits": "anodode",
+    }
+    other = next(one for one in found if one.default and one.best is not one.default.best)
+    assert other.default.value < other.value and other.default.patients == other.patients
+    assert {one.other.entry.name for one in other.default.against} == {one.other.entry.name for one in other.against}
+    text = section(
+        page,
+        f"### {'head_ct (planted lesions)' if other.study == 'head_ct' else other.study}: "
+        "ours against each other method",
+    )
+    assert "Our default, AnoDODE, default rule" in text
+    assert "| our default, AnoDODE, default rule, less it [95 %] |" in text
+    assert "Our default, whatever the figures: AnoDODE, default rule; on brats, KLIP of scans" in page
+    assert default_of("brats") == "scan"
+    assert {default_of(name) for name in ("head_ct", "brats")} <= set(METHODS)
+
+
+def test_scores_of_two_models_are_not_compared(tmp_path):
+    """Each fold's model tells its slices apart, on a scale of its own; results of before get the figures too."""
+    parts = [made_study(tmp_path / f"data/{i}", "brats", slices=True, count=3, first=3 * i) for i in range(2)]
+    study = replace(parts[0], folds=tuple(fold for part in parts for fold in part.folds), planted=False)
+    remember(study, tmp_path)
+    for name, skill in (("scan", 0.9), ("brightness", 0.4)):
+        made_run(tmp_path, study, METHODS[name], skill, shift=50.0)
+    gathered = Gathered.read(tmp_path, METHODS)
+    path = gathered.runs("brats")[0].place(tmp_path, gathered.runs("brats")[0].done[0]).result
+    facts = json.loads(path.read_text())
+    assert gathered.within("brats") and facts["within_folds"]["patients"] == [6, 6]
+    runs = gathered.runs("brats")[0]
+    assert runs.value("image_auroc") > facts["figures"]["all"]["image_auroc"]["value"] + 0.05
+    assert runs.value("pixel_ap") == facts["figures"]["all"]["pixel_ap"]["value"]
+    del facts["within_folds"]
+    path.write_text(json.dumps(facts))
+    again = Gathered.read(tmp_path, METHODS).runs("brats")[0]
+    assert (again.value("image_auroc"), again.matched()[0]) == (runs.value("image_auroc"), runs.matched()[0])
+    by_name = {one.figure: one for one in contests(gathered)}
+    for figure in ("image_auroc", MATCHED):
+        one = by_name[figure]
+        assert one.against[0].difference.value == pytest.approx(one.value - one.against[0].value)
+    page = table.write(tmp_path, tmp_path / "docs").read_text(encoding="utf-8")
+    assert "Image figures are taken within each of the 2 folds" in page
+    (tmp_path / "predictions/brats" / path.stem / "scores.csv").unlink()  # so that pooled figures are all there is
+    assert "they compare scores of 2 models" in table.write(tmp_path, tmp_path / "docs").read_text(encoding="utf-8")
+
+
+def test_the_page_says_what_its_figures_cannot_be_compared_with(page):
+    tables = " ".join(section(page, "## Tables").split())
+    assert "Pixel figures are of abnormal images only" in tables
+    assert "ImageNet's mean and deviation" in tables and "0.5, which ours keep" in tables
+    assert "`benchmarks/twins.py`" in tables
+    assert "bfloat16" in tables and "bfloat16" in section(page, "## Quality against speed")
 
 
 def test_pictures_are_there_small_and_described(page, docs):
