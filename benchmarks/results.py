@@ -130,6 +130,7 @@ def empty_result(place: Place, key: Mapping[str, Any], planted: bool) -> dict[st
         "figures": {},
         "figures_code": None,
         "matched_height": None,
+        "within_folds": None,
         "started": None,
         "seconds": None,
     }

@@ -21,6 +21,7 @@ from typing import Any
 from benchmarks import measuring
 from benchmarks.environments import Environments, variables
 from benchmarks.fingerprints import figures_code
+from benchmarks.folds import within_folds
 from benchmarks.method import PEER_MINUTES
 from benchmarks.plan import Planned
 from benchmarks.results import ROOT, empty_result, machine, read_result, write_result
@@ -225,6 +226,7 @@ def measure(result: dict[str, Any], run: Run) -> str:
         result["figures"] = measuring.figures(outcomes)
         if run.study.height:
             result["matched_height"] = measuring.matched_height(outcomes, run.study.height)
+        result["within_folds"] = within_folds(run.study, outcomes)
     except (InputError, OSError, ValueError, zipfile.BadZipFile) as error:
         return f"its predictions cannot be measured: {' '.join(str(error).split())}"
     result["figures_code"] = figures_code()

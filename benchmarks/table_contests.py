@@ -1,0 +1,119 @@
+"""Ours against every peer and baseline, on the same images: the best by each figure, and the default of ours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from benchmarks.measuring import IMAGE_FIGURES
+from benchmarks.table_markdown import few
+from benchmarks.table_outcomes import MATCHED, Outcomes, readable
+from benchmarks.table_results import Gathered, Runs
+from priorlens.bootstrap import Estimate
+
+WORDS = {
+    "pixel_ap": "pixel AP",
+    "image_auroc": "image AUROC",
+    "dice_best": "best Dice",
+    MATCHED: "image AUROC, same height",
+}
+"""Figures that are compared; the last two only where a study has slices of volumes."""
+
+DEFAULT = "anodode"
+"""The one of ours that stands for all, whatever the figures: what `priorlens fit` learns unless told otherwise."""
+
+DEFAULT_OF = {"brats": "scan"}
+"""The same of studies of whole scans."""
+
+
+@dataclass(frozen=True)
+class Against:
+    """One peer or baseline. difference: of ours less this one, on the images that both have judged."""
+
+    other: Runs
+    value: float
+    difference: Estimate
+
+
+@dataclass(frozen=True)
+class Contest:
+    """One of ours by one figure on one study, and all others, the smallest difference first.
+
+    best: the best of ours, but in the contest of the `default`. patients: behind the intervals, None if not known.
+    """
+
+    study: str
+    figure: str
+    best: Runs
+    value: float
+    against: tuple[Against, ...]
+    patients: int | None
+    default: Contest | None = None
+
+    @property
+    def leader(self) -> Against:
+        """The best of the others."""
+        return max(self.against, key=lambda one: one.value)
+
+    @property
+    def clearly(self) -> list[Against]:
+        """The others that it is ahead of with the interval above zero; none where intervals are no evidence."""
+        return [] if few(self.patients) else [one for one in self.against if one.difference.low > 0]
+
+    @property
+    def clear(self) -> bool:
+        """Ahead of every other so."""
+        return len(self.clearly) == len(self.against)
+
+    @property
+    def unsettled(self) -> list[Against]:
+        """The others whose loss was still falling when training ended."""
+        return [one for one in self.against if one.other.unsettled]
+
+    @property
+    def ratio(self) -> float:
+        return self.value / self.leader.value if self.leader.value else math.inf
+
+
+def default_of(study: str) -> str:
+    """The name of the default of ours."""
+    return DEFAULT_OF.get(study, DEFAULT)
+
+
+def contests(gathered: Gathered) -> list[Contest]:
+    """Of all studies whose images are there, in their order."""
+    found = []
+    for name in gathered.names:
+        if name in gathered.studies:
+            outcomes = Outcomes(gathered.out, gathered.studies[name], gathered.within(name))
+            chosen = [one for one in readable(gathered.runs(name), gathered.out) if one.whole]
+            keys = [key for key in WORDS if key in ("pixel_ap", "image_auroc") or outcomes.study.height]
+            for key in keys:
+                patients = gathered.patients(name, pixels=key not in (*IMAGE_FIGURES, MATCHED))
+                found += [contest for contest in (_contest(outcomes, chosen, key, patients),) if contest]
+    return found
+
+
+def _contest(outcomes: Outcomes, chosen: Sequence[Runs], key: str, patients: int | None) -> Contest | None:
+    """None where the figure is not defined for one of ours and one other."""
+    known = [(one, value) for one in chosen if (value := _value(one, key)) is not None]
+    ours = [pair for pair in known if pair[0].ours]
+    others = [pair for pair in known if not pair[0].ours]
+    if not ours or not others:
+        return None
+
+    def of(own: Runs, value: float) -> Contest:
+        against = [Against(other, figure, outcomes.difference(own, other, key)) for other, figure in others]
+        against.sort(key=lambda one: (math.isnan(one.difference.value), one.difference.value))
+        return Contest(outcomes.study.name, key, own, value, tuple(against), patients)
+
+    best = of(*max(ours, key=lambda pair: pair[1]))
+    named = [pair for pair in ours if pair[0].entry.name == default_of(outcomes.study.name)]
+    if not named:
+        return best
+    return replace(best, default=best if named[0][0] is best.best else of(*named[0]))
+
+
+def _value(runs: Runs, key: str) -> float | None:
+    return runs.matched()[0] if key == MATCHED else runs.value(key)
