@@ -12,8 +12,11 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "priorlens"
 
 STEPS = {
-    "ground": ("errors", "outputs", "ledger", "checkpoint"),
-    "images": ("images", "manifest", "datasets", "body", "acquisition", "normalise", "preparation", "provenance"),
+    "ground": ("errors", "outputs", "ledger", "addresses", "checkpoint"),
+    "images": (
+        *("images", "manifest", "datasets", "remote_cases", "body", "acquisition", "normalise", "preparation"),
+        "provenance",
+    ),
     "scans": (
         *("volumes.volume", "volumes.left_out", "volumes.damage", "volumes.nifti_header", "volumes.nifti"),
         *("volumes.itk_decoder", "volumes.arrays", "volumes.dicom_headers", "volumes.dicom_stacks"),

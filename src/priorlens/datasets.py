@@ -11,8 +11,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from priorlens.addresses import Address
 from priorlens.errors import InputError
 from priorlens.images import IMAGE_SUFFIXES
+from priorlens.ledger import Stamp
 from priorlens.manifest import Row, read_manifest
 
 HEALTHY = "good"
@@ -26,12 +28,22 @@ MEASUREMENT_SUFFIXES = (".npz", ".h5", ".hdf5", ".cfl")
 """Of files that hold a measurement rather than an image; a .hdr goes with its .cfl."""
 
 
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """Where an image is fetched from, and a mask of it; stamp: of the image when it was listed."""
+
+    address: Address
+    stamp: Stamp
+    mask: Address | None = None
+
+
 @dataclass(frozen=True)
 class Case:
     """One image of a list: where it is, what results call it, whose it is, and what is known to be in it.
 
     `name` is its path relative to what the user named, without suffix and with forward slashes, unique in the list.
-    `group` is the patient. `mask` is the file that outlines the lesion, if there is one.
+    `group` is the patient. `mask` is the file that outlines the lesion, if there is one. `remote`: of an image that is
+    not on this machine; then `path` is no more than a name, until `remote_cases.on_disk` has fetched it.
     """
 
     path: Path
@@ -39,6 +51,16 @@ class Case:
     group: str
     kind: str = HEALTHY
     mask: Path | None = None
+    remote: Remote | None = None
+
+    @property
+    def file(self) -> str:
+        """What tables and messages call the image."""
+        return str(self.remote.address) if self.remote else self.path.as_posix()
+
+    def stamp(self) -> Stamp:
+        """Of the file as it is now; of one that is not on this machine, as it was listed."""
+        return self.remote.stamp if self.remote else Stamp.of([self.path])
 
 
 def is_measurement(path: Path) -> bool:
@@ -61,7 +83,7 @@ def find_cases(inputs: Sequence[Path], *, group: str | None = None, manifest: Pa
     pattern, rows = patients_by(group, manifest)
     found: dict[str, tuple[Path, str]] = {}
     for root in inputs:
-        for path, relative in _images_under(root):
+        for path, relative in images_under(root):
             found.setdefault(os.path.abspath(path), (path, relative))
     if manifest and not inputs:
         folder = Path(os.path.abspath(manifest.parent))
@@ -70,7 +92,7 @@ def find_cases(inputs: Sequence[Path], *, group: str | None = None, manifest: Pa
             found[str(path)] = path, relative
     if not found:
         raise InputError("no images were named; name files or folders that hold some")
-    return _with_rows(_named(found.values(), pattern), manifest, rows)
+    return _with_rows(named(found.values(), pattern), manifest, rows)
 
 
 def healthy_cases(folder: Path, *, group: str | None = None, manifest: Path | None = None) -> list[Case]:
@@ -115,7 +137,7 @@ def labelled_cases(folder: Path, *, group: str | None = None, manifest: Path | N
     pattern, rows = patients_by(group, manifest)
     cases: list[Case] = []
     for kind in kinds:
-        of_kind = _named(_images_under(test / kind), pattern)
+        of_kind = named(images_under(test / kind), pattern)
         if kind != HEALTHY:
             of_kind = _with_masks(of_kind, test / kind, folder / "ground_truth" / kind)
         cases += [replace(case, name=f"{kind}/{case.name}", kind=kind) for case in of_kind]
@@ -161,7 +183,7 @@ def fingerprint(cases: Iterable[Case]) -> str:
     return hashlib.sha256("\n".join(sorted(contents)).encode()).hexdigest()
 
 
-def _images_under(root: Path) -> list[tuple[Path, str]]:
+def images_under(root: Path) -> list[tuple[Path, str]]:
     """The image files of one input, each with its path relative to it; a file named by itself may be of any type."""
     if root.is_file():
         return [(root, root.name)]
@@ -216,8 +238,10 @@ def natural_order(relative: str) -> str:
     return "".join(f"{runs(part)}\0{part}\0" for part in relative.split("/"))
 
 
-def _named(found: Iterable[tuple[Path, str]], pattern: re.Pattern[str] | None) -> list[Case]:
-    """Cases with unique names: of several with one name, the later keep their suffix, or are counted `~2`, `~3`."""
+def named(found: Iterable[tuple[Path | Address, str]], pattern: re.Pattern[str] | None) -> list[Case]:
+    """Cases of files and relative paths, with unique names: of several with one name, the later keep their suffix, or
+    are counted `~2`, `~3`.
+    """
     cases: list[Case] = []
     taken: set[str] = set()
     for path, relative in found:
@@ -226,7 +250,8 @@ def _named(found: Iterable[tuple[Path, str]], pattern: re.Pattern[str] | None) -
             name = relative if count == 1 else f"{relative}~{count}"
             count += 1
         taken.add(name)
-        cases.append(Case(path, name, group=patient_of(pattern, path, relative) if pattern else name))
+        whose = patient_of(pattern, path, relative) if pattern else name
+        cases.append(Case(path if isinstance(path, Path) else Path(path.text), name, whose))
     return cases
 
 
@@ -240,7 +265,7 @@ def patients_by(group: str | None, manifest: Path | None) -> tuple[re.Pattern[st
         raise InputError(f"{group}: is not a regular expression ({error}); correct --group") from error
 
 
-def patient_of(pattern: re.Pattern[str], path: Path, relative: str) -> str:
+def patient_of(pattern: re.Pattern[str], path: Path | Address, relative: str) -> str:
     match = pattern.search(relative)
     name = match and match[min(1, pattern.groups)]
     if not name:
@@ -252,7 +277,7 @@ def _with_masks(cases: Sequence[Case], images: Path, masks: Path) -> list[Case]:
     """The cases of one kind from the folder `images`, with their masks from `masks`, whose every mask has its image."""
     if not masks.is_dir() or not any(masks.iterdir()):
         return list(cases)
-    files = {str(PurePosixPath(relative).with_suffix("")): path for path, relative in _images_under(masks)}
+    files = {str(PurePosixPath(relative).with_suffix("")): path for path, relative in images_under(masks)}
     unclaimed = set(files)
     complete = []
     for case in cases:

@@ -11,10 +11,10 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from priorlens.errors import OutputError
 
@@ -56,7 +56,8 @@ class Damaged(OutputError):
 class Stamp:
     """By what a file is known again: its size in bytes and when it was last modified, in nanoseconds.
 
-    Of several files the sum, and the latest. A file that is not there has the stamp of nothing.
+    Of several files the sum, and the latest. A file that is not there has the stamp of nothing. Where a file system
+    gives each version of a file a name, `modified` is a number made of that.
     """
 
     size: int = 0
@@ -80,6 +81,19 @@ class Input:
     file: str
     position: int
     stamp: Stamp
+
+
+@runtime_checkable
+class Listed(Protocol):
+    """Whatever can be an input: what results call it, what tables call its file, and by what that is known again."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def file(self) -> str: ...
+
+    def stamp(self) -> Stamp: ...
 
 
 @dataclass(frozen=True)
@@ -112,12 +126,13 @@ class Ledger:
     """The entries of one run, or of one part of it.
 
     While it is open, no other process can open it: a second run into the same folder is refused, and a lock left by a
-    killed one is none.
+    killed one is none. anew: positions of the inputs that are to be done once more, since they changed or failed.
     """
 
     path: Path | None
     connection: sqlite3.Connection
     counts: Counts = field(default_factory=Counts)
+    anew: list[int] = field(default_factory=list)
     _waiting: list[Entry] = field(default_factory=list)
     _written: float = field(default_factory=time.monotonic)
 
@@ -129,20 +144,20 @@ class Ledger:
         return cls(None, connection)
 
     @classmethod
-    def open(cls, path: Path, identity: Mapping[str, Any], *, fresh: bool) -> Ledger:
+    def open(cls, path: Path, identity: Mapping[str, Any], *, fresh: bool, called: object = None) -> Ledger:
         """Begin a run, or go on with one of the same identity: of the same model, options and whatever else changes
-        results. fresh: forget what was done before.
+        results. fresh: forget what was done before. called: of what place the results are, if not of its folder.
 
         Raises:
             OutputError: another run writes it; or it is of another identity, or damaged, and not `fresh`.
         """
         try:
-            return cls._begin(path, identity, fresh=fresh)
+            return cls._begin(path, identity, fresh=fresh, called=called)
         except Damaged:
             if not fresh:
                 raise
             _remove(path)
-            return cls._begin(path, identity, fresh=True)
+            return cls._begin(path, identity, fresh=True, called=called)
 
     @classmethod
     def require_idle(cls, path: Path) -> None:
@@ -150,7 +165,7 @@ class Ledger:
         cls._connect(path, fresh=False).connection.close()
 
     @classmethod
-    def _begin(cls, path: Path, identity: Mapping[str, Any], *, fresh: bool) -> Ledger:
+    def _begin(cls, path: Path, identity: Mapping[str, Any], *, fresh: bool, called: object) -> Ledger:
         ledger = cls._connect(path, fresh=fresh)
         wanted = {"schema": SCHEMA, **identity}
         try:
@@ -160,8 +175,8 @@ class Ledger:
             elif found != json.dumps(wanted, sort_keys=True):
                 changed = _difference(json.loads(found), wanted)
                 raise OutputError(
-                    f"{path.parent}: holds results of another {changed}; choose another --out, or add --overwrite to "
-                    "begin anew"
+                    f"{called or path.parent}: holds results of another {changed}; choose another --out, or add "
+                    "--overwrite to begin anew"
                 )
         except OutputError:
             ledger.connection.close()
@@ -217,6 +232,8 @@ class Ledger:
                     self.counts.failed += state == "failed"
                     self.counts.done += state != "failed"
                     continue
+                if execute("SELECT 1 FROM inputs WHERE name = ? AND state != 'pending'", (key,)).fetchone():
+                    self.anew.append(one.position)
                 execute("DELETE FROM rows WHERE name = ?", (key,))
                 execute(
                     "INSERT OR REPLACE INTO inputs VALUES (?, ?, ?, 'pending', '', 0, ?, ?, '')",
@@ -268,6 +285,12 @@ class Ledger:
         """The lines of a table, in the order of the inputs. Raises OutputError."""
         for _, cells in self._placed(table):
             yield cells
+
+    def snapshot(self, path: Path) -> None:
+        """A copy of it as it is now, with all that was recorded. Raises OutputError."""
+        self.flush()
+        with _told(path), closing(sqlite3.connect(path)) as copy:
+            self.connection.backup(copy)
 
     def close(self) -> None:
         """What was recorded is durable, and others may open it. Raises OutputError."""

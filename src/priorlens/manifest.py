@@ -19,6 +19,17 @@ class Row:
     mask: Path | None
 
 
+@dataclass(frozen=True)
+class Line:
+    """As it stands. where: the manifest and the number of the line. kind, mask: empty where it says nothing."""
+
+    where: str
+    file: str
+    group: str
+    kind: str
+    mask: str
+
+
 def read_manifest(manifest: Path) -> dict[Path, Row]:
     """The rows by absolute path of their image. Paths in the file are relative to its own folder.
 
@@ -26,6 +37,18 @@ def read_manifest(manifest: Path) -> dict[Path, Row]:
         InputError: it cannot be read, its columns are not these, a line is incomplete or names a file that is not
             there, or an image is listed twice.
     """
+    rows: dict[Path, Row] = {}
+    for line in read_lines(manifest):
+        image = _existing(manifest, line.file, line.where)
+        if image in rows:
+            raise listed_twice(line)
+        mask = _existing(manifest, line.mask, line.where) if line.mask else None
+        rows[image] = Row(line.group, line.kind, mask)
+    return rows
+
+
+def read_lines(manifest: Path) -> list[Line]:
+    """At least one. Raises InputError: it cannot be read, its columns are not these, or a line is incomplete."""
     try:
         with open(manifest, newline="", encoding="utf-8-sig") as file:  # spreadsheets put a byte order mark in front
             reader = csv.DictReader(file, skipinitialspace=True)
@@ -38,18 +61,18 @@ def read_manifest(manifest: Path) -> dict[Path, Row]:
         raise InputError(f"{manifest}: is not a CSV table in UTF-8 ({error}); save it as one") from error
     if not {"file", "group"} <= columns <= {"file", "group", "kind", "mask"}:
         raise InputError(f"{manifest}: its first line must name the columns file,group[,kind][,mask]; correct it")
-    rows: dict[Path, Row] = {}
+    found = []
     for where, line in lines:
         if None in line or None in line.values() or not line["file"] or not line["group"]:
             raise InputError(f"{where}: has no file, no group, or too many or too few columns; correct the line")
-        image = _existing(manifest, line["file"], where)
-        if image in rows:
-            raise InputError(f"{where}: {line['file']} is listed a second time; keep one line")
-        mask = _existing(manifest, line["mask"], where) if line.get("mask") else None
-        rows[image] = Row(line["group"], line.get("kind", ""), mask)
-    if not rows:
+        found.append(Line(where, line["file"], line["group"], line.get("kind", ""), line.get("mask", "")))
+    if not found:
         raise InputError(f"{manifest}: lists no images; add a line for each")
-    return rows
+    return found
+
+
+def listed_twice(line: Line) -> InputError:
+    return InputError(f"{line.where}: {line.file} is listed a second time; keep one line")
 
 
 def _existing(manifest: Path, name: str, where: str) -> Path:

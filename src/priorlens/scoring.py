@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -15,6 +15,7 @@ from priorlens.datasets import Case
 from priorlens.errors import InputError
 from priorlens.images import Image, read_image, read_mask
 from priorlens.ledger import Stamp, content_of
+from priorlens.remote_cases import on_disk
 from priorlens.scores import HealthyStatistics, Scores
 
 BATCH = 16
@@ -121,16 +122,17 @@ def score_cases(detector: Detector, cases: Iterable[Case]) -> Iterator[Scored | 
 
 def read_case(case: Case) -> Loaded | Failed:
     """The image of a case and its mask, if it has one. A file that changes meanwhile is neither old nor new."""
-    stamp = Stamp.of([case.path])
+    stamp = case.stamp()
     try:
-        image = read_image(case.path)
-        _, height, width = image.pixels.shape
-        mask = read_mask(case.mask, (height, width)) if case.mask else None
-        loaded = Loaded(case, image, mask, stamp, content_of(case.path))
+        with on_disk(case) as here:
+            image = read_image(here.path)
+            _, height, width = image.pixels.shape
+            mask = read_mask(here.mask, (height, width)) if here.mask else None
+            loaded = Loaded(case, replace(image, path=case.path), mask, stamp, content_of(here.path))
     except InputError as error:
         return Failed(case, str(error), stamp, error.passing)
-    if Stamp.of([case.path]) != stamp:
-        return Failed(case, f"{case.path}: was changed while it was read; score again", stamp, True)
+    if case.stamp() != stamp:
+        return Failed(case, f"{case.file}: was changed while it was read; score again", stamp, True)
     return loaded
 
 
@@ -166,7 +168,8 @@ def _score(detector: Detector, batch: Sequence[Loaded]) -> list[Scored | Failed]
         scores = detector.score([one.image for one in batch])
     except InputError as error:
         if len(batch) == 1:
-            return [Failed(batch[0].case, str(error), batch[0].stamp)]
+            case = batch[0].case  # of an image that is not on this machine, the path is only a name
+            return [Failed(case, str(error).replace(str(case.path), case.file), batch[0].stamp)]
         middle = len(batch) // 2
         return _score(detector, batch[:middle]) + _score(detector, batch[middle:])
     seconds = (time.perf_counter() - start) / len(batch)

@@ -372,6 +372,7 @@ ENDING = """
     from pathlib import Path
 
     from priorlens.commands.recording import Shard, begin, complete, record
+    from priorlens.datasets import Case
     from priorlens.ledger import Entry, Stamp
 
     folder, index, of = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
@@ -381,7 +382,7 @@ ENDING = """
         number, at = turn.split()
         out, shard = folder / number, Shard(index, of)
         with closing(begin(out, {}, overwrite=False, shard=shard)) as run:
-            total, places = run.todo(lambda: ((str(i), Path(str(i)), []) for i in range(10)))
+            total, places = run.todo([Case(Path(str(i)), str(i), "") for i in range(10)])
             entries = (Entry(str(i), {"scores.csv": [[str(i)]]}, Stamp()) for i in places)
             record(out, run, entries, tables, total=total, what="images")
             time.sleep(max(0.0, float(at) - time.time()))

@@ -29,7 +29,7 @@ class Doubts:
 
     def of(self, scored: Scored) -> list[tuple[str, str]]:
         """Lines of `DOUBTS` about one image."""
-        file, found = scored.case.path.as_posix(), []
+        file, found = scored.case.file, []
         if image_fingerprint(scored.image) in self._known:
             found.append(("met", file))
         try:

@@ -10,6 +10,7 @@ import numpy as np
 
 from priorlens.acquisition import ACQUISITION, acquisition
 from priorlens.commands.doubts import DOUBTS, Doubts
+from priorlens.commands.publishing import RemoteFolder
 from priorlens.commands.verdict_files import REGIONS, region_columns, region_rows
 from priorlens.conformal import verdict_of
 from priorlens.datasets import Case
@@ -29,7 +30,7 @@ class ImageResults:
 
     judge: gives p-values, and verdicts where it has an alpha. patients: whether the cases' groups are patients' names.
     overlays: whether pictures are written. Every further array of an image goes into a folder of the array's name;
-    those that are tables into one, with the file in front of each line.
+    those that are tables into one, with the file in front of each line. remote: of what address `out` is the copy.
     """
 
     def __init__(
@@ -41,9 +42,10 @@ class ImageResults:
         patients: bool,
         overlays: bool,
         doubts: Doubts | None = None,
+        remote: RemoteFolder | None = None,
     ) -> None:
         self.out, self.detector, self.judge = out, detector, judge
-        self.patients, self.overlays, self.doubts = patients, overlays, doubts
+        self.patients, self.overlays, self.doubts, self.remote = patients, overlays, doubts, remote
 
     def into(self, out: Path) -> ImageResults:
         """The same below another folder."""
@@ -72,8 +74,10 @@ class ImageResults:
         if isinstance(result, Failed):
             rows = {SCORES: [self._row(result, None)]}
             return Entry(name, rows, stamp, result.reason, result.passing)
-        self._write(result, judgement)
-        file = result.case.path.as_posix()
+        written = self._write(result, judgement)
+        if self.remote:
+            self.remote.send(written)
+        file = result.case.file
         lines: dict[str, Sequence[Sequence[object]]] = {SCORES: [self._row(result, judgement)]}
         for table in self.detector.tables_:
             lines[f"{table}.csv"] = [(file, *map(np.float32, line)) for line in result.arrays[table]]
@@ -84,24 +88,30 @@ class ImageResults:
         rows = {table: [[str(cell) for cell in line] for line in found] for table, found in lines.items()}
         return Entry(name, rows, stamp, content=result.content)
 
-    def _write(self, scored: Scored, judgement: Judgement | None) -> None:
+    def _write(self, scored: Scored, judgement: Judgement | None) -> list[Path]:
         """Maps and further arrays; regions, where some stand out; with `overlays` pictures."""
         name = scored.case.name
         further = {table: array for table, array in scored.arrays.items() if table not in self.detector.tables_}
+        written = []
         for folder, array in {MAPS: scored.anomaly_map, **further}.items():
             path = self.out / folder / f"{name}.npy"
             prepare_folder(path.parent, overwrite=True)
             write_array(path, array)
+            written.append(path)
         if judgement and judgement.regions:
-            write_labels(self.out / SEGMENTATIONS / f"{name}.png", judgement.labels)
+            written.append(self.out / SEGMENTATIONS / f"{name}.png")
+            write_labels(written[-1], judgement.labels)
         if self.overlays:
-            self._write_overlay(scored, judgement)
-            write_image(self.out / IMAGES / f"{name}.png", scored.image.pixels)
+            written.append(self.out / OVERLAYS / f"{name}.png")
+            self._write_overlay(written[-1], scored, judgement)
+            written.append(self.out / IMAGES / f"{name}.png")
+            write_image(written[-1], scored.image.pixels)
             if scored.mask is not None:
-                write_truth(self.out / TRUTH / f"{name}.png", scored.mask)
+                written.append(self.out / TRUTH / f"{name}.png")
+                write_truth(written[-1], scored.mask)
+        return written
 
-    def _write_overlay(self, scored: Scored, judgement: Judgement | None) -> None:
-        path = self.out / OVERLAYS / f"{scored.case.name}.png"
+    def _write_overlay(self, path: Path, scored: Scored, judgement: Judgement | None) -> None:
         prepare_folder(path.parent, overwrite=True)
         healthy = self.detector.healthy_  # where nothing is known of it, the picture shows what stands out in itself
         called = None
@@ -142,7 +152,7 @@ class ImageResults:
 
     def _row(self, result: Scored | Failed, judgement: Judgement | None) -> list[str]:
         """A line, its figures with as many digits as float32 has; a figure that is not defined is left out."""
-        file, said = result.case.path.as_posix(), self._said(result.case, judgement)
+        file, said = result.case.file, self._said(result.case, judgement)
         if isinstance(result, Failed):
             return [file, *said.values(), *[""] * (len(self._figures) + 2), result.reason]
         known: Mapping[str, float] = {**result.figures, **acquisition(result.image)}

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from priorlens.commands.publishing import RemoteFolder
+
 if TYPE_CHECKING:
     from priorlens.commands.image_results import ImageResults
     from priorlens.datasets import Case
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class ImageScoring:
     """judged, setting: what `judge_of` and `set_up` take. patients: whether the cases' groups are patients' names.
-    measured: whether the inputs are real measurements."""
+    measured: whether the inputs are real measurements. remote: of what address `out` is the copy."""
 
     model: Path
     out: Path
@@ -25,6 +27,7 @@ class ImageScoring:
     patients: bool
     overlays: bool
     measured: bool = False
+    remote: RemoteFolder | None = None
 
     def results(self) -> ImageResults:
         """The model, read and set up. Raises ModelError, InputError, typer.BadParameter."""
@@ -42,7 +45,8 @@ class ImageScoring:
             raise typer.BadParameter("measurements are for models of method klip; give images")
         judge = judge_of(detector, self.model, **self.judged)
         doubts = Doubts(judge, detector.provenance_)
-        return ImageResults(self.out, detector, judge, patients=self.patients, overlays=self.overlays, doubts=doubts)
+        shown: dict[str, Any] = {"patients": self.patients, "overlays": self.overlays}
+        return ImageResults(self.out, detector, judge, **shown, doubts=doubts, remote=self.remote)
 
     def identity(self, results: ImageResults, **asked: object) -> dict[str, Any]:
         """Whatever changes results: a run of another identity is another run. asked: what cases are, by option."""

@@ -171,7 +171,7 @@ Where = Annotated[
     typer.Option(
         "--engine",
         help="local: this process. ray: a pool of processes, here or on a cluster, each of which holds the model; "
-        "needs the extra ray, and a folder --out that all of them reach.",
+        "needs the extra ray, and an --out that all of them reach.",
     ),
 ]
 Address = Annotated[
@@ -198,6 +198,31 @@ Log = Annotated[
     typer.Option("--log", metavar="FILE", help="Append a line of JSON for every input: done, or failed and why."),
 ]
 Results = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results; made if missing.")]
+ResultsAnywhere = Annotated[
+    str,
+    typer.Option(
+        "--out",
+        metavar="DIR",
+        help="Folder for the results, or address such as s3://bucket/results; made if missing.",
+    ),
+]
+ManifestAnywhere = Annotated[
+    str | None,
+    typer.Option(
+        "--manifest",
+        metavar="CSV",
+        help="Table with the columns file,group[,kind][,mask] that names each image's patient, in place of --group. "
+        "Paths in it start at its own folder; or, where the inputs are addresses and it is not, at these.",
+    ),
+]
+Scratch = Annotated[
+    Path | None,
+    typer.Option(
+        "--scratch",
+        metavar="DIR",
+        help="Where the copy of an --out at an address lies on this machine. Default: a folder of the user's cache.",
+    ),
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Write into --out although it is not empty, over what has the same names.")
 ]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from priorlens.errors import InputError, WeightsError
+from priorlens.errors import InputError, PriorlensError, WeightsError
 from priorlens.ledger import Entry
 
 Score = Callable[[Any], list[Entry]]
@@ -53,7 +53,11 @@ class Worker:
         found = []
         for work in batch["work"]:
             start = time.perf_counter()
-            entries = self.score(self.packed.loads(work))  # as Ray sends whatever goes between processes of one run
+            try:
+                entries = self.score(self.packed.loads(work))  # as Ray sends whatever goes between processes of one run
+            except PriorlensError as error:  # such as a full disk; Ray would wrap it in its own words
+                found.append(self.packed.dumps(error))
+                continue
             self.seconds.observe(time.perf_counter() - start)
             for entry in entries:
                 self.inputs.inc(1, {"state": "failed" if entry.reason else "done"})
@@ -70,7 +74,7 @@ def require_ray() -> None:
 def entries_by_ray(make: Callable[[], Score], works: Iterable[Any], cluster: Cluster) -> Iterator[Entry]:
     """Of each piece of work, in the order in which they are done. A process that dies is replaced, its work done again.
 
-    Raises WeightsError: Ray is not installed. InputError: the cluster cannot be reached.
+    Raises WeightsError: Ray is not installed. InputError: the cluster cannot be reached. And what a process raises.
     """
     for name, value in _RAY.items():
         os.environ.setdefault(name, value)  # read when Ray is first imported
@@ -103,7 +107,10 @@ def entries_by_ray(make: Callable[[], Score], works: Iterable[Any], cluster: Clu
             num_gpus=1 if graphics else 0,
         )
         for row in data.iter_rows():
-            yield from cloudpickle.loads(row["entries"])
+            entries = cloudpickle.loads(row["entries"])
+            if isinstance(entries, PriorlensError):
+                raise entries
+            yield from entries
     finally:
         ray.shutdown()
 

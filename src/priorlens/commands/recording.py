@@ -15,14 +15,15 @@ import typer
 
 from priorlens.commands.event_log import EventLog
 from priorlens.commands.parquet import discard_parquet, write_data_sets
+from priorlens.commands.publishing import RUN, Publisher, RemoteFolder
 from priorlens.commands.terminal import scoring_bar, warn
 from priorlens.errors import OutputError
-from priorlens.ledger import Entry, Input, InUse, Ledger, Stamp, merged
+from priorlens.ledger import Entry, Input, InUse, Ledger, Listed, merged
 from priorlens.outputs import prepare_folder, remove_unfinished, write_rows
 from priorlens.result_folder import SCORES
 from priorlens.verdicts import Judge
 
-RUN, _RUNS = "run.sqlite", "run*.sqlite"
+_RUNS = "run*.sqlite"
 _INPUTS = "inputs"
 Tables = Mapping[str, Sequence[str]]
 """The columns of each table, by the name of its file."""
@@ -61,7 +62,8 @@ def parse_shard(text: str | None) -> Shard:
 class Run:
     """What is written into one results folder. own: by this process. others: parts that other processes have done.
 
-    log: is told of every input. parquet: whether the tables are written as Parquet data sets, too.
+    log: is told of every input. parquet: whether the tables are written as Parquet data sets, too. publisher: sends all
+    of it to an address.
     """
 
     own: Ledger
@@ -69,33 +71,29 @@ class Run:
     shard: Shard = WHOLE
     log: EventLog = field(default_factory=EventLog)
     parquet: bool = False
+    publisher: Publisher | None = None
 
     @property
     def ledgers(self) -> Sequence[Ledger]:
         return (self.own, *self.others)
 
-    def todo(self, files: Callable[[], Iterable[tuple[str, Path, Sequence[Path]]]]) -> tuple[int, list[int]]:
-        """How many inputs this part of the run has, and the places among all of those that are still to be done.
-
-        files: all inputs as often as asked, so that memory holds none: the name, what the tables call its file, and the
-        files that it is read from.
-        """
-        names, count = hashlib.sha256(), 0
-        for name, _, _ in files():
-            names.update(repr(name).encode())
-            count += 1
-        self.own.note(_INPUTS, f"{count} {names.hexdigest()}")
+    def todo(self, inputs: Sequence[Listed]) -> tuple[int, list[int]]:
+        """How many inputs this part of the run has, and the places among all of those that are still to be done."""
+        names = hashlib.sha256()
+        for one in inputs:
+            names.update(repr(one.name).encode())
+        self.own.note(_INPUTS, f"{len(inputs)} {names.hexdigest()}")
         elsewhere: dict[str, str] = {}
         for other in self.others:
-            elsewhere |= other.place(one for one in self._own(files()) if one.name not in elsewhere)
-        places = self.own.pending(self._own(files()), elsewhere)
-        return len(range(self.shard.index, count, self.shard.of)), places
+            elsewhere |= other.place(one for one in self._own(inputs) if one.name not in elsewhere)
+        places = self.own.pending(self._own(inputs), elsewhere)
+        return len(range(self.shard.index, len(inputs), self.shard.of)), places
 
-    def _own(self, files: Iterable[tuple[str, Path, Sequence[Path]]]) -> Iterator[Input]:
-        """Those of this part of the run."""
-        for position, (name, path, sources) in enumerate(files):
+    def _own(self, inputs: Sequence[Listed]) -> Iterator[Input]:
+        """Those of this part of the run; made as they are asked for, so that memory holds none."""
+        for position, one in enumerate(inputs):
             if self.shard.has(position):
-                yield Input(name, path.as_posix(), position, Stamp.of(sources))
+                yield Input(one.name, one.file, position, one.stamp())
 
     def close(self) -> None:
         """Raises OutputError."""
@@ -118,22 +116,27 @@ def begin(
     shard: Shard = WHOLE,
     log: Path | None = None,
     parquet: bool = False,
+    remote: RemoteFolder | None = None,
 ) -> Run:
     """A new run into a folder that is empty, or the earlier one in it of the same identity.
 
     identity: the model, and whatever else changes results, by names that an error can use. shard: a part of a run, the
-    rest of which other processes do; to do the whole is to do what the parts in the folder have left.
+    rest of which other processes do; to do the whole is to do what the parts in the folder have left. remote: of what
+    address the folder is the copy.
 
     Raises:
-        OutputError: the folder holds something else, or results of another identity, and not `overwrite`; or another
-            run writes into it.
+        OutputError: the folder, or the address, holds something else, or results of another identity, and not
+            `overwrite`; or another run writes into it.
     """
-    earlier = out.is_dir() and any(out.glob(_RUNS))
+    publisher = Publisher(remote) if remote else None
+    if publisher:
+        publisher.prepare(overwrite=overwrite)
+    earlier = out.is_dir() and (publisher is not None or any(out.glob(_RUNS)))
     prepare_folder(out, overwrite=overwrite or earlier)
     with ExitStack() as stack:
 
         def opened(path: Path) -> Ledger:
-            ledger = Ledger.open(path, identity, fresh=overwrite)
+            ledger = Ledger.open(path, identity, fresh=overwrite, called=remote and remote.address)
             stack.callback(ledger.close)
             return ledger
 
@@ -150,8 +153,10 @@ def begin(
         events = EventLog(log)
         if shard == WHOLE:
             remove_unfinished(out)
+        if publisher:
+            publisher.claim()
         stack.pop_all()
-    return Run(own, parts, shard, events, parquet)
+    return Run(own, parts, shard, events, parquet, publisher)
 
 
 def all_parts(out: Path, identity: Mapping[str, Any], shard: Shard) -> Run | None:
@@ -194,12 +199,13 @@ def record(
     """Take in what is scored; the tables of all that was done are written whatever stops it, Ctrl-C included.
 
     total: inputs in all, with those done before. at_end: writes what else there is beside the tables. Of a part of a
-    run nothing of this is written. Inputs that cannot be used are named on stderr. Raises OutputError.
+    run nothing of this is written. To the address of a run all of it is sent, from time to time as well. Inputs that
+    cannot be used are named on stderr. Raises OutputError.
     """
-    ledger = run.own
-    counts = ledger.counts
+    ledger, publisher = run.own, run.publisher
+    counts, called = ledger.counts, publisher.folder.address if publisher else out
     if counts.before:
-        warn(f"{out}: {counts.before} of {total} {what} were done before")
+        warn(f"{called}: {counts.before} of {total} {what} were done before")
     discard_parquet(out)
     run.log.tell("started", inputs=total, before=counts.before)
     try:
@@ -210,8 +216,10 @@ def record(
                 ledger.record(entry)
                 run.log.tell_of(entry)
                 advance(counts.failed)
+                if publisher:
+                    publisher.keep_up(ledger, partial(write_tables, out, run, tables))
     except KeyboardInterrupt:
-        done = f"{out / SCORES}: stopped after {counts.done + counts.failed} of {total} {what}"
+        done = f"{called / SCORES}: stopped after {counts.done + counts.failed} of {total} {what}"
         goes_on = "the same command goes on" if ledger.path else "add --overwrite to score them all"
         raise KeyboardInterrupt(f"{done}; {goes_on}") from None
     finally:
@@ -220,6 +228,8 @@ def record(
         if run.shard == WHOLE:
             write_tables(out, run, tables)
             at_end()
+        if publisher:
+            publisher.publish(ledger)
 
 
 def complete(

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import typer
 
+from priorlens.addresses import Address
 from priorlens.commands.doubts import DOUBTS, tell
 from priorlens.commands.image_results import MAPS, OVERLAYS, ImageResults
+from priorlens.commands.publishing import RemoteFolder
 from priorlens.commands.recording import Run, record
 from priorlens.commands.report import write_page
 from priorlens.commands.scans_in import LEFT_OUT
@@ -20,7 +22,7 @@ from priorlens.datasets import Case
 from priorlens.errors import EXIT_SOME_FAILED, OutputError
 from priorlens.layers import LAYERS
 from priorlens.ledger import Counts, Entry, merged
-from priorlens.report.book import discard_report
+from priorlens.report.book import discard_report, folder_of
 from priorlens.report.facts import CURVES, METRICS, PAGE
 from priorlens.result_folder import SCORES, SPECTRUM
 from priorlens.scoring import Described, Failed, Scored, score_cases
@@ -67,9 +69,11 @@ def write_entries(
 ) -> Counts:
     """The same, whoever scores: `entries` gives those of cases, in any order."""
     out = results.out
-    total, places = run.todo(lambda: ((case.name, case.path, [case.path]) for case in cases))
+    total, places = run.todo(cases)
     todo = [cases[place] for place in places]
     _remove_earlier(out, todo)
+    if run.publisher:
+        run.publisher.discard([cases[place].name for place in run.own.anew], run.own)
     scored = entries(todo)
     at_end = partial(finish, results, run)
     record(out, run, scored, results.tables, total=total, what="images", at_end=at_end)
@@ -88,28 +92,49 @@ def finish(results: ImageResults, run: Run) -> None:
         write_patients(results.out / PATIENTS, judge, lines)
 
 
-def report(out: Path, cases: int, failed: int, *, page: bool, what: str = "images", left_out: int = 0) -> None:
+def report(
+    out: Path,
+    cases: int,
+    failed: int,
+    *,
+    page: bool,
+    what: str = "images",
+    left_out: int = 0,
+    remote: RemoteFolder | None = None,
+) -> None:
     """The last words of a command that scored `what`, and with `page` a page of everything in `out`.
 
-    left_out: files that were no case at all.
+    left_out: files that were no case at all. remote: of what address `out` is the copy.
 
-    Raises typer.Exit if some images could not be used, OutputError.
+    Raises typer.Exit if some images could not be used, OutputError, InputError.
     """
+    called = remote.address if remote else out
+    if page and remote:
+        remote.fetch_pictures()
     if page:
         write_page(out, out / PAGE)
-    typer.echo(f"{out}: {cases - failed} of {cases} {what} scored, see {out / SCORES}")
+    if page and remote:
+        remote.send_page(out / PAGE, folder_of(out / PAGE))
+    typer.echo(f"{called}: {cases - failed} of {cases} {what} scored, see {called / SCORES}")
     if failed:
-        warn(f"{out / SCORES}: {failed} of {cases} {what} could not be scored; repair or remove those with an error")
+        warn(f"{called / SCORES}: {failed} of {cases} {what} could not be scored; repair or remove those with an error")
     if left_out:
         warn(f"{out / LEFT_OUT}: {left_out} files are left out, it says why")
     if failed or left_out:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-def require_apart(out: Path, inputs: Sequence[Path]) -> None:
-    """Refuse to write results among the images, where the next run would take them for images. Raises OutputError."""
+def require_apart(out: Path | Address, inputs: Sequence[Path | Address]) -> None:
+    """Refuse to write results among the images, where the next run would take them for images. Raises OutputError.
+
+    inputs: folders; addresses of any sort.
+    """
     for folder in inputs:
-        if out.resolve().is_relative_to(folder.resolve()):
+        if isinstance(out, Address) or isinstance(folder, Address):
+            within = isinstance(out, Address) and isinstance(folder, Address) and out.is_within(folder)
+        else:
+            within = out.resolve().is_relative_to(folder.resolve())
+        if within:
             raise OutputError(f"{out}: lies in {folder}, among the images to score; choose another --out")
 
 

@@ -35,7 +35,7 @@ from priorlens.commands.terminal import warn
 from priorlens.commands.verdict_files import VERDICT_FILES, write_basis
 from priorlens.errors import InputError, OutputError
 from priorlens.layers import LAYERS
-from priorlens.ledger import Counts, Entry, Stamp
+from priorlens.ledger import Counts, Entry
 from priorlens.outputs import prepare_folder
 from priorlens.provenance import patient_fingerprint
 from priorlens.regions import regions_above
@@ -136,7 +136,7 @@ class ScanResults:
         on_slices: OnSlices = lambda done, total: None,
     ) -> Entry:
         """Score a scan and write its files; its lines. Raises OutputError."""
-        how, judge, stamp = self.how, self.judge, Stamp.of(scan.files)
+        how, judge, stamp = self.how, self.judge, scan.stamp()
         try:
             scored = _scored(self.model, scan, judge, how.modality, on_slices)
             truth = read_lesions(scan, scored.volume) if how.with_truth and scan.mask else None
@@ -173,7 +173,7 @@ def score_scans(
     what was done are written. Raises OutputError.
     """
     run, out = run or Run.in_memory(), results.how.out
-    total, places = run.todo(lambda: ((scan.name, scan.path, scan.files) for scan in scans))
+    total, places = run.todo(scans)
     todo = [scans[place] for place in places]
     _remove_earlier(out, todo)
     if results.judge:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +14,7 @@ from priorlens.commands.options import (
     Group,
     HowComputed,
     Log,
-    Manifest,
+    ManifestAnywhere,
     Model,
     Noise,
     NoiseWindow,
@@ -27,8 +26,9 @@ from priorlens.commands.options import (
     PixelSize,
     PosteriorName,
     RegionRate,
-    Results,
+    ResultsAnywhere,
     ScoringRule,
+    Scratch,
     Threads,
     Where,
     Workers,
@@ -40,13 +40,14 @@ from priorlens.commands.scan_options import Channels, DicomOut, ModalityOf, Seri
 
 def score(
     model: Model,
-    out: Results,
+    out: ResultsAnywhere,
     inputs: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(
             metavar="INPUT...",
             help="Images, and folders of images (searched in depth); or, for models of scans, NIfTI files, DICOM "
-            "folders and folders of patients; or, for klip, real measurements (.npz .h5 .cfl).",
+            "folders and folders of patients; or, for klip, real measurements (.npz .h5 .cfl). Images and measurements "
+            "may lie at addresses such as s3://bucket/folder.",
         ),
     ] = None,
     rule: ScoringRule = None,
@@ -60,7 +61,7 @@ def score(
     fdr: RegionRate = None,
     pixel_size: PixelSize = None,
     group: Group = None,
-    manifest: Manifest = None,
+    manifest: ManifestAnywhere = None,
     channels: Channels = None,
     series: SeriesOf = None,
     modality: ModalityOf = None,
@@ -70,6 +71,7 @@ def score(
     page: Page = True,
     shard: Part = None,
     log: Log = None,
+    scratch: Scratch = None,
     engine: Where = Engine.local,
     address: Address = None,
     workers: Workers = None,
@@ -127,21 +129,26 @@ def score(
       priorlens score scan-model patient.nii.gz dicom-folder --out results
       priorlens score model archive/ --out results --shard 3/8
       priorlens score model archive/ --out results --engine ray --address auto
+      priorlens score model s3://bucket/night --out s3://bucket/results
     """
+    from priorlens.addresses import place
     from priorlens.commands.recording import parse_shard
     from priorlens.commands.score_images import score_images
-    from priorlens.commands.score_scans import of_scans, refuse_scans, require_there, score_scans
+    from priorlens.commands.score_scans import here, of_scans, refuse_scans, require_there, score_scans
 
-    require_there(inputs or [])
+    places = [place(one) for one in inputs or []]
+    target, listed = place(out), place(manifest) if manifest else None
+    require_there(places)
     use_threads(threads)
-    run: dict[str, Any] = {"group": group, "manifest": manifest, "overwrite": overwrite, "overlays": overlays}
+    run: dict[str, Any] = {"group": group, "overwrite": overwrite, "overlays": overlays}
     run |= {"page": page, "shard": parse_shard(shard), "log": log, "cluster": cluster_of(engine, address, workers)}
     if of_scans(model, physics, noise, posterior, recipe, window, block, pixel_size):
         of_scans_only: dict[str, Any] = {"alpha": alpha, "procedure": fdr and fdr.value}
         of_scans_only |= {"channels": channels, "series": series, "modality": modality, "dicom": dicom}
-        score_scans(model, out, inputs or [], rule=rule and rule.value, **of_scans_only, **run)
+        of_scans_only |= {"manifest": here(listed) if listed else None}
+        score_scans(model, here(target), [*map(here, places)], rule=rule and rule.value, **of_scans_only, **run)
         return
-    refuse_scans(channels or series, modality, inputs or [])
+    refuse_scans(channels or series, modality, places)
     setting: dict[str, Any] = {
         "rule": rule,
         "physics": physics,
@@ -151,4 +158,5 @@ def score(
     }
     setting |= {"window": window, "block": block}
     judged = {"alpha": alpha, "procedure": fdr, "pixel_size": pixel_size}
-    score_images(model, out, inputs or [], judged=judged, setting=setting, **run)
+    run |= {"manifest": listed, "scratch": scratch}
+    score_images(model, target, places, judged=judged, setting=setting, **run)

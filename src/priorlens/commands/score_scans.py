@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from priorlens.addresses import Address
 from priorlens.commands.scan_options import Modality, channels_of
 
 if TYPE_CHECKING:
@@ -95,22 +96,32 @@ def of_scans(model: Path, *of_images: object) -> bool:
     return True
 
 
-def require_there(paths: Sequence[Path]) -> None:
+def here(path: Path | Address) -> Path:
+    """Of scans. Raises InputError for an address."""
+    from priorlens.errors import InputError
+
+    if not isinstance(path, Path):
+        raise InputError(f"{path}: scans are not scored from or to addresses yet; copy them, and give folders")
+    return path
+
+
+def require_there(paths: Sequence[Path | Address]) -> None:
     """Raises InputError for a path that does not exist: now, and not after a model was loaded."""
     from priorlens.errors import InputError
 
     for path in paths:
-        if not path.exists():
+        if isinstance(path, Path) and not path.exists():
             raise InputError(f"{path}: there is no such file or folder; check the path")
 
 
-def refuse_scans(channels: str | None, modality: Modality | None, inputs: Sequence[Path]) -> None:
+def refuse_scans(channels: str | None, modality: Modality | None, inputs: Sequence[Path | Address]) -> None:
     """Raises typer.BadParameter for options of scans, InputError for scans, where the model is one of images."""
     from priorlens.errors import InputError
     from priorlens.volumes.scans import is_scan_path
+    from priorlens.volumes.studies import is_scan_file
 
     if channels is not None or modality is not None:
         raise typer.BadParameter("--channels and --modality are for models of scans, this is one of images")
     for path in inputs:
-        if is_scan_path(path):
+        if is_scan_path(path) if isinstance(path, Path) else is_scan_file(Path(path.name)):
             raise InputError(f"{path}: is or holds a scan, this model is one of images; fit one on scans")

@@ -131,7 +131,7 @@ def _results(inputs: list[Path], model: Path | None, alpha: float | None, folder
         raise InputError(f"{first}: is no results folder; add --model to score it first, or give such a folder")
     results = folder / "scored"
     try:
-        score(model, results, inputs, alpha=alpha, overwrite=True)
+        score(model, str(results), list(map(str, inputs)), alpha=alpha, overwrite=True)
     except typer.Exit as stopped:
         if stopped.exit_code != EXIT_SOME_FAILED:
             raise

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from priorlens.datasets import HEALTHY, patient_of, patients_by, refuse_masks_of_no_kind, visible_files
 from priorlens.errors import InputError
+from priorlens.ledger import Stamp
 from priorlens.manifest import Row
 from priorlens.volumes.dicom_files import Series
 from priorlens.volumes.ground_truth import kinds_of, with_masks
@@ -73,6 +74,15 @@ class Scan:
         """Of the first source."""
         first = self.sources[0]
         return first if isinstance(first, Path) else first.path
+
+    @property
+    def file(self) -> str:
+        """What tables and messages call the scan."""
+        return self.path.as_posix()
+
+    def stamp(self) -> Stamp:
+        """Of its files as they are now."""
+        return Stamp.of(self.files)
 
 
 def is_scan_path(path: Path) -> bool:
