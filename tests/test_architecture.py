@@ -55,9 +55,9 @@ STEPS = {
     "pictures": ("pictures", "plots", "monitor_plot", "layers"),
     "report": (
         *("report.facts", "report.spectra", "report.findings", "report.naming", "report.svg", "report.charts"),
-        *("report.evaluation_charts", "report.evaluated", "report.card", "report.sentences", "report.thumbnails"),
-        *("report.page", "report.watched", "report.book"),
-        *("report.layer", "report.shown", "report.chosen", "report.map_scale", "report.rows"),
+        *("report.evaluation_charts", "report.evaluated", "report.card", "report.sentences"),
+        *("report.layer", "report.thumbnails", "report.page", "report.watched", "report.book"),
+        *("report.shown", "report.chosen", "report.map_scale", "report.rows"),
         *("report.figure_words", "report.figure_layout", "report.figure"),
     ),
     "viewer": (
