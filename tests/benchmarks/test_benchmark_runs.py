@@ -326,7 +326,12 @@ def test_an_interrupt_ends_the_worker_and_leaves_what_is_done(tmp_path):
     sleeper = tmp_path / "sleeper"
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT), str(Path(__file__).parent)])
     environment = {**os.environ, "PYTHONPATH": path, "FAKE_SLEEPER": str(sleeper)}
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)], env=environment, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(tmp_path)],
+        env=environment,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
+    )
     deadline = time.monotonic() + 100
     while not sleeper.is_file() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
