@@ -56,6 +56,9 @@ def run(
     threads: Annotated[int | None, typer.Option(min=1, help="Of each method; default: all cores.")] = None,
     again: Annotated[str, typer.Option(metavar="A,B", help="Methods to run again although nothing changed.")] = "",
     retry: Annotated[bool, typer.Option("--retry", help="Run again what failed, too.")] = False,
+    timed: Annotated[
+        bool, typer.Option("--timed/--untimed", help="Time scoring at the end; on a busy machine leave it for later.")
+    ] = True,
     anomalib_python: Annotated[
         Path | None, typer.Option(metavar="PYTHON", help="Of an environment that has anomalib and priorlens.")
     ] = None,
@@ -87,7 +90,8 @@ def run(
         print(f"{len(todo)} of {len(whole)} runs to do", file=sys.stderr)
         until = began + (1 - timing.SHARE) * seconds
         done = runner.run_all(todo, environments, runner.Limits(limit, until, cores))
-        timing.time_all(whole, environments, cores, began + seconds)
+        if timed:
+            timing.time_all(whole, environments, cores, began + seconds)
     if done < len(todo):
         print(f"budget spent: {len(todo) - done} runs left; call again to go on", file=sys.stderr)
         raise typer.Exit(EXIT_SOME_FAILED)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from PIL import Image
+from typing import Any
 
 from benchmarks.adapters.made import fingerprint_of
+from benchmarks.adapters.slices import HEIGHT, by_median, write_slices
 from benchmarks.study import Fold, Study
 from benchmarks.study_files import made_once
-from priorlens.datasets import HEALTHY, visible_files
+from priorlens.datasets import visible_files
 from priorlens.errors import InputError
 from priorlens.volumes.reading import read_lesions, read_scan
-from priorlens.volumes.scans import LESION, labelled_scans
+from priorlens.volumes.scans import labelled_scans
 from priorlens.volumes.volume import Layout
 
 CHANNEL = "flair"
@@ -25,19 +23,6 @@ EVERY = 3
 
 LEAST_BRAIN = 0.25
 """A slice counts from this share of the brain's largest cross-section on."""
-
-GREY_OF_MEDIAN = 85
-"""Grey value of a volume's median brain voxel; 0 stays 0, and what exceeds three medians is white."""
-
-
-@dataclass(frozen=True)
-class Slices:
-    """A patient's slices with enough brain: their numbers, 8-bit pixels and lesions."""
-
-    patient: str
-    numbers: list[int]
-    pixels: list[np.ndarray]
-    lesions: list[np.ndarray]
 
 
 def brats_study(folder: Path, out: Path, folds: int, every: int = EVERY) -> Study:
@@ -72,49 +57,19 @@ def brats_study(folder: Path, out: Path, folds: int, every: int = EVERY) -> Stud
         about=f"axial FLAIR slices of {len(patients)} patients with glioma, {folds} folds by patient; "
         "learned from lesion-free slices of the other patients",
         group=r"^(.+)_z\d+",
-        height=r"_z(\d+)",
+        height=HEIGHT,
     )
 
 
 def _write_folds(patients: Sequence[Path], place: Path, folds: int, every: int) -> None:
     for patient in patients:
-        slices = slices_of(patient)
+        scans, _ = labelled_scans(patient, channels=[CHANNEL])
+        volume = read_scan(scans[0])
+        lesion = read_lesions(scans[0], volume)
+        brain = volume.voxels[0] > 0
+        least = LEAST_BRAIN * Layout.of(volume.affine, "axial").to_stack(brain).mean(axis=(1, 2)).max()
+        how: dict[str, Any] = {"to_grey": by_median(volume, brain), "inside": brain, "least": least}
         for i in range(folds):
-            if patient in patients[i::folds]:
-                write_judged(slices, place / f"fold{i}", every)
-            else:
-                write_learned(slices, place / f"fold{i}")
-
-
-def slices_of(patient: Path) -> Slices:
-    """Read one patient. Raises InputError."""
-    scans, _ = labelled_scans(patient, channels=[CHANNEL])
-    volume = read_scan(scans[0])
-    layout = Layout.of(volume.affine, "axial")
-    stack = layout.to_stack(volume.voxels[0])
-    truth = layout.to_stack(read_lesions(scans[0], volume))
-    brain = (stack > 0).sum(axis=(1, 2))
-    numbers = [int(z) for z in np.flatnonzero(brain >= LEAST_BRAIN * brain.max())]
-    grey = np.clip(stack * (GREY_OF_MEDIAN / np.median(stack[stack > 0])), 0, 255).round().astype(np.uint8)
-    return Slices(patient.name, numbers, [grey[z] for z in numbers], [truth[z] for z in numbers])
-
-
-def write_learned(slices: Slices, fold: Path) -> None:
-    """The slices without lesion, all of them, to learn from."""
-    for number, pixels, lesion in zip(slices.numbers, slices.pixels, slices.lesions, strict=True):
-        if not lesion.any():
-            _write(fold / "train" / HEALTHY, slices.patient, number, pixels)
-
-
-def write_judged(slices: Slices, fold: Path, every: int) -> None:
-    """The slices whose number `every` divides, with their lesions."""
-    for number, pixels, lesion in zip(slices.numbers, slices.pixels, slices.lesions, strict=True):
-        if number % every == 0:
-            _write(fold / "test" / (LESION if lesion.any() else HEALTHY), slices.patient, number, pixels)
-            if lesion.any():
-                _write(fold / "ground_truth" / LESION, slices.patient, number, lesion.astype(np.uint8) * 255)
-
-
-def _write(folder: Path, patient: str, number: int, pixels: np.ndarray) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(folder / f"{patient}_z{number:03d}.png")
+            judged = patient in patients[i::folds]
+            fold, step = place / f"fold{i}", every if judged else 1
+            write_slices(volume, lesion, fold, patient.name, judged=judged, every=step, **how)

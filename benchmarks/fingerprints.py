@@ -28,7 +28,7 @@ IMAGES = ("priorlens.datasets", "priorlens.images")
 HARNESS: Mapping[str, Collection[str]] = {
     "benchmarks.measuring": ("height_of",),
     "benchmarks.selection": ("SIZED", "training", "judged", "seen_at", "spread"),
-    "benchmarks.stages": ("BATCH", "judged_cases", "loaded", "_task", "_outcomes"),
+    "benchmarks.stages": ("BATCH", "judged_cases", "loaded", "with_models", "_task", "_outcomes"),
     "benchmarks.study_files": ("study_facts", "study_from"),
 }
 """Definitions that decide which images a method sees, how large, and what becomes of its answer."""

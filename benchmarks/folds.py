@@ -9,12 +9,12 @@ import numpy as np
 from jaxtyping import Float64
 from scipy.linalg import block_diag
 
-from benchmarks.measuring import IMAGE_FIGURES, POOLED, RESAMPLES, pairs_of_height, replicates, share_won
+from benchmarks.measuring import POOLED, RESAMPLES, pairs_of_height, replicates, share_won
 from benchmarks.study import Study
 from priorlens.bootstrap import Estimate, interval
 from priorlens.datasets import HEALTHY, labelled_cases
 from priorlens.errors import InputError
-from priorlens.evaluation import Outcome, estimate_facts
+from priorlens.evaluation import IMAGE_FIGURES, Outcome, estimate_facts
 from priorlens.volume_figures import SlicePairs
 
 Parts = Sequence[Sequence[Outcome]]

@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.environments import EnvironmentMissing, Environments, variables
+from benchmarks.environments import EnvironmentMissing, Environments
 from benchmarks.fingerprints import code_of
 from benchmarks.method import Entry
 from benchmarks.methods import METHODS
-from benchmarks.results import ROOT, machine
-from benchmarks.runner import alone, end
+from benchmarks.results import machine
+from benchmarks.runner import alone, end, started
 from benchmarks.stages import BATCH, bases
 from priorlens.outputs import write_json
 
@@ -217,15 +217,7 @@ def _work(
     write_json(scratch / "spec.json", spec)
     allowed = min(PATIENCE, until - time.monotonic())
     with open(out / "logs" / "growth.log", "a", encoding="utf-8") as log:
-        worker = subprocess.Popen(
-            [str(python), "-m", "benchmarks.growth_worker", str(scratch / "spec.json")],
-            cwd=ROOT,
-            env=variables(cores, scratch),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+        worker = started(python, "benchmarks.growth_worker", scratch / "spec.json", cores, log)
         try:
             worker.wait(allowed)
         except subprocess.TimeoutExpired:

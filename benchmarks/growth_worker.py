@@ -22,7 +22,7 @@ from scipy.ndimage import gaussian_filter
 
 from benchmarks.memory import be_first_to_go, peak_mb
 from benchmarks.method import Entry, Method, Task
-from benchmarks.stages import BATCH, bases
+from benchmarks.stages import BATCH, bases, with_models
 from benchmarks.study import Fold
 from benchmarks.worker import forked, line_of
 from priorlens.images import Image
@@ -80,18 +80,9 @@ def score(entry: Entry, spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def loaded(entry: Entry, spec: Mapping[str, Any], folder: Path) -> Method:
-    """The method with its model; of several that it needs, each is a folder in one."""
-    models = Path(spec["models"])
-    names = bases(entry) or [entry.name]
-    together = models / names[0]
-    if len(names) > 1:
-        together = folder / "models"
-        together.mkdir()
-        for name in names:
-            (together / name).symlink_to((models / name).resolve(), target_is_directory=True)
-    method = entry.make()
-    method.load(together, task_of(spec, folder))
-    return method
+    """The method with its model, or with those that it needs."""
+    folders = {name: Path(spec["models"]) / name for name in bases(entry) or [entry.name]}
+    return with_models(entry, folders, task_of(spec, folder))
 
 
 def _by_size(method: Method, spec: Mapping[str, Any], once: float) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from priorlens import metrics, roc
 from priorlens.body import body_mask
 from priorlens.bootstrap import (
     Estimate,
-    Figure,
     enough_groups,
     interval,
     multiplicities,
@@ -25,7 +24,7 @@ from priorlens.bootstrap import (
 )
 from priorlens.datasets import HEALTHY, Case, labelled_cases
 from priorlens.errors import InputError
-from priorlens.evaluation import METRICS, Outcome, evaluate
+from priorlens.evaluation import IMAGE_FIGURES, METRICS, PIXEL_FIGURES, Outcome, evaluate
 from priorlens.images import read_image, read_mask
 from priorlens.volume_figures import ScanOutcome, SlicePairs, evaluate_scans, pair_slices
 
@@ -34,18 +33,6 @@ POOLED = "all"
 
 RESAMPLES = 1000
 """Of patients, behind every interval."""
-
-IMAGE_FIGURES: dict[str, Figure] = {
-    "image_auroc": roc.auroc,
-    "image_ap": roc.average_precision,
-    "fpr95": lambda points: roc.fpr_at_tpr(points, metrics.TPR),
-}
-PIXEL_FIGURES: dict[str, Figure] = {
-    "pixel_auroc": roc.auroc,
-    "pixel_ap": roc.average_precision,
-    "aupro": lambda points: roc.aupro(points, metrics.AUPRO_LIMIT),
-    "dice_best": roc.best_dice,
-}
 
 
 def test_cases(study: Study) -> list[Case]:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from benchmarks import measuring
 from benchmarks.environments import Environments, variables
@@ -159,15 +159,8 @@ def work(run: Run, python: Path, limits: Limits) -> dict[str, Any]:
     allowed = min(60 * limits.minutes, limits.until - time.monotonic())
     try:
         with open(log, "w", encoding="utf-8") as file:
-            worker = subprocess.Popen(
-                [str(python), "-m", "benchmarks.worker", str(spec)],
-                cwd=ROOT,
-                env={**variables(limits.threads, scratch), PEER_MINUTES: f"{run.options.peer_minutes:g}"},
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                start_new_session=True,
-            )
+            further = {PEER_MINUTES: f"{run.options.peer_minutes:g}"}
+            worker = started(python, "benchmarks.worker", spec, limits.threads, file, **further)
             try:
                 code = worker.wait(allowed)
             except subprocess.TimeoutExpired:
@@ -181,6 +174,21 @@ def work(run: Run, python: Path, limits: Limits) -> dict[str, Any]:
         return _answer(scratch / "answer.json", code, log)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def started(
+    python: Path, module: str, spec: Path, threads: int, log: TextIO, **further: str
+) -> subprocess.Popen[bytes]:
+    """A module at work on a spec, in a session of its own; further: of its environment. Its scratch is the spec's."""
+    return subprocess.Popen(
+        [str(python), "-m", module, str(spec)],
+        cwd=ROOT,
+        env={**variables(threads, spec.parent), **further},
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
 
 
 def log_of(run: Run) -> Path:

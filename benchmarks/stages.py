@@ -9,7 +9,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -188,14 +188,18 @@ class Timed:
 
 def loaded(run: Run, fold: int, task: Task) -> Method:
     """The method with the model of a fold; of several that it needs, each is a folder in one. Raises what it raises."""
-    folders = {name: place.model(fold) for name, place in run.sources.items()}
+    return with_models(run.entry, {name: place.model(fold) for name, place in run.sources.items()}, task)
+
+
+def with_models(entry: Entry, folders: Mapping[str, Path], task: Task) -> Method:
+    """The method with the models in these folders, by their methods; of several, each is a folder in one."""
     together = next(iter(folders.values()))
     if len(folders) > 1:
         together = task.folder / "models"
         together.mkdir()
         for name, folder in folders.items():
             (together / name).symlink_to(folder.resolve(), target_is_directory=True)
-    method = run.entry.make()
+    method = entry.make()
     method.load(together, task)
     return method
 

@@ -33,7 +33,8 @@ def study_from(facts: Mapping[str, Any]) -> Study:
     folds = tuple(
         Fold(
             Path(one["folder"]),
-            *(tuple(map(Path, one[name])) for name in ("scans", "judged")),
+            scans=tuple(map(Path, one["scans"])),
+            judged=tuple(map(Path, one["judged"])),
             left_out=tuple(one.get("left_out", ())),
         )
         for one in facts["folds"]

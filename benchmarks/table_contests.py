@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.measuring import IMAGE_FIGURES
 from benchmarks.table_markdown import few
 from benchmarks.table_outcomes import MATCHED, Outcomes, readable
 from benchmarks.table_results import Gathered, Runs
 from priorlens.bootstrap import Estimate
+from priorlens.evaluation import IMAGE_FIGURES
 
 WORDS = {
     "pixel_ap": "pixel AP",

@@ -22,7 +22,7 @@ from benchmarks.study import Study
 from benchmarks.table_results import Runs, read_judged
 from priorlens.bootstrap import Estimate, interval
 from priorlens.datasets import HEALTHY, Case
-from priorlens.evaluation import Outcome
+from priorlens.evaluation import IMAGE_FIGURES, PIXEL_FIGURES, Outcome
 from priorlens.outputs import atomic_write
 
 MATCHED = "image_auroc_matched"
@@ -101,7 +101,7 @@ class Outcomes:
         with suppress(OSError, ValueError, EOFError, zipfile.BadZipFile):
             stored = np.load(path, allow_pickle=False)
             return float(stored[0]), stored[1:]
-        outcomes = self.read(place, maps=figure in measuring.PIXEL_FIGURES or figure not in measuring.IMAGE_FIGURES)
+        outcomes = self.read(place, maps=figure in PIXEL_FIGURES or figure not in IMAGE_FIGURES)
         chosen = sorted((one for one in outcomes if one.name in names), key=lambda one: one.name)
         if self._is_within(figure):
             value, replicates = replicates_within(by_fold(chosen, self.folds), figure)
@@ -119,7 +119,7 @@ class Outcomes:
         return hashlib.sha256(content + told.encode()).hexdigest()[:32]
 
     def _is_within(self, figure: str) -> bool:
-        return self.within and figure in measuring.IMAGE_FIGURES
+        return self.within and figure in IMAGE_FIGURES
 
 
 def inside(outcome: Outcome) -> float:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -20,7 +21,7 @@ CT, MRI = "ct:views=24", "mri:acceleration=4"
 ASIDE = 0.1
 """Share of the healthy images, by patient, that is kept for p-values and not learned from."""
 
-LARGEST = 128
+LARGEST = 96
 """Side at which KLIP sees images that are larger; smaller ones it sees as they are."""
 
 _MODEL, _USUAL = "model", "usual.safetensors"
@@ -40,6 +41,25 @@ class OfImages:
 
     detector: AnoDODE | KLIPModel
     usual: np.ndarray
+    measured: Mapping[str, Any] = {}
+    """What fitting takes beside images."""
+
+    def new_detector(self, task: Task) -> AnoDODE | KLIPModel:
+        raise NotImplementedError
+
+    def fit(self, task: Task, report: Callable[[str], None]) -> Learned:
+        kept, aside = kept_and_aside(task.groups, task.seed)
+        self.detector = self.new_detector(task)
+        learned = Learned()
+        self.detector.fit(
+            [task.images[i] for i in kept],
+            groups=[task.groups[i] for i in kept],
+            state=task.folder / "state",
+            on_progress=_into(learned, report),
+            **self.measured,
+        )
+        self._look_at([task.images[i] for i in aside])
+        return learned
 
     def judge(self, images: Sequence[Image]) -> Judged:
         scores = self.detector.score(images)
@@ -63,20 +83,8 @@ class Combined(OfImages):
 
     rule = "combined"
 
-    def fit(self, task: Task, report: Callable[[str], None]) -> Learned:
-        kept, aside = kept_and_aside(task.groups, task.seed)
-        self.detector = AnoDODE(
-            size=task.size, steps=max(1, round(STEPS * task.steps)), intensity=task.intensity, seed=task.seed
-        )
-        learned = Learned()
-        self.detector.fit(
-            [task.images[i] for i in kept],
-            groups=[task.groups[i] for i in kept],
-            state=task.folder / "state",
-            on_progress=_into(learned, report),
-        )
-        self._look_at([task.images[i] for i in aside])
-        return learned
+    def new_detector(self, task: Task) -> AnoDODE | KLIPModel:
+        return AnoDODE(size=task.size, steps=_share(STEPS, task), intensity=task.intensity, seed=task.seed)
 
     def load(self, folder: Path, task: Task) -> None:
         super().load(folder, task)
@@ -94,27 +102,13 @@ class Published(Combined):
 class Whole(OfImages):
     """KLIP of images as they are; fits for the other measurements too."""
 
+    measured: Mapping[str, Any] = {"physics": [CT, MRI]}
     physics = "identity"
 
-    def fit(self, task: Task, report: Callable[[str], None]) -> Learned:
-        kept, aside = kept_and_aside(task.groups, task.seed)
+    def new_detector(self, task: Task) -> AnoDODE | KLIPModel:
         longest = max(max(image.pixels.shape[1:]) for image in task.images)
-        self.detector = KLIPModel(
-            size=min(longest, task.size, LARGEST),
-            steps=max(1, round(KLIP_STEPS * task.steps)),
-            intensity=task.intensity,
-            seed=task.seed,
-        )
-        learned = Learned()
-        self.detector.fit(
-            [task.images[i] for i in kept],
-            groups=[task.groups[i] for i in kept],
-            physics=[CT, MRI],
-            state=task.folder / "state",
-            on_progress=_into(learned, report),
-        )
-        self._look_at([task.images[i] for i in aside])
-        return learned
+        size = min(longest, task.size, LARGEST)
+        return KLIPModel(size=size, steps=_share(KLIP_STEPS, task), intensity=task.intensity, seed=task.seed)
 
     def load(self, folder: Path, task: Task) -> None:
         super().load(folder, task)
@@ -136,6 +130,10 @@ class Reference(SparseCT):
     def load(self, folder: Path, task: Task) -> None:
         super().load(folder, task)
         self.detector.rule = "reference"
+
+
+def _share(steps: int, task: Task) -> int:
+    return max(1, round(steps * task.steps))
 
 
 def _into(learned: Learned, report: Callable[[str], None]) -> Callable[[Progress], None]:

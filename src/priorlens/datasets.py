@@ -191,11 +191,15 @@ def images_under(root: Path) -> list[tuple[Path, str]]:
         raise InputError(f"{root}: there is no such file or folder; check the path")
     found = [path for path in visible_files(root) if path.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
-        raise InputError(f"{root}: holds no images ({' '.join(IMAGE_SUFFIXES)}); name a folder that does")
+        raise no_images(root)
     relatives = [(path, path.relative_to(root).as_posix()) for path in found]
     del found  # of a million files no list is kept twice
     relatives.sort(key=lambda pair: natural_order(pair[1]))
     return relatives
+
+
+def no_images(root: Path | Address) -> InputError:
+    return InputError(f"{root}: holds no images ({' '.join(IMAGE_SUFFIXES)}); name a folder that does")
 
 
 def visible_files(root: Path) -> Iterator[Path]:
@@ -257,10 +261,16 @@ def named(found: Iterable[tuple[Path | Address, str]], pattern: re.Pattern[str] 
 
 def patients_by(group: str | None, manifest: Path | None) -> tuple[re.Pattern[str] | None, dict[Path, Row]]:
     """What tells the patients: a compiled expression, or the rows of a manifest, or neither."""
+    pattern = pattern_of(group, manifest)
+    return pattern, (read_manifest(manifest) if manifest else {})
+
+
+def pattern_of(group: str | None, manifest: Path | Address | None) -> re.Pattern[str] | None:
+    """The expression that names the patients, if there is one; a manifest would name them too. Raises InputError."""
     if manifest and group:
         raise InputError(f"{manifest}: the manifest already names the patients; leave out --group or the manifest")
     try:
-        return (re.compile(group) if group else None), (read_manifest(manifest) if manifest else {})
+        return re.compile(group) if group else None
     except re.error as error:
         raise InputError(f"{group}: is not a regular expression ({error}); correct --group") from error
 

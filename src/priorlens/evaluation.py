@@ -31,12 +31,12 @@ METRICS = {
 }
 """Keys of `metrics.json` in their order, with the words of the table; lower is better where an arrow says so."""
 
-_IMAGE_FIGURES: dict[str, Figure] = {
+IMAGE_FIGURES: dict[str, Figure] = {
     "image_auroc": roc.auroc,
     "image_ap": roc.average_precision,
     "fpr95": lambda points: roc.fpr_at_tpr(points, metrics.TPR),
 }
-_PIXEL_FIGURES: dict[str, Figure] = {
+PIXEL_FIGURES: dict[str, Figure] = {
     "pixel_auroc": roc.auroc,
     "pixel_ap": roc.average_precision,
     "aupro": lambda points: roc.aupro(points, metrics.AUPRO_LIMIT),
@@ -113,8 +113,8 @@ def table(evaluated: dict[str, Any]) -> Table:
 def _figures(outcomes: Sequence[Outcome], kind: str, resamples: int, seed: int) -> dict[str, dict[str, float | None]]:
     images, image_groups = _image_cases(outcomes, kind)
     pixels, pixel_groups = _pixel_cases(outcomes, kind)
-    found = estimates(_IMAGE_FIGURES, images, image_groups, resamples, _generator(seed, kind, "image"))
-    found |= estimates(_PIXEL_FIGURES, pixels, pixel_groups, resamples, _generator(seed, kind, "pixel"))
+    found = estimates(IMAGE_FIGURES, images, image_groups, resamples, _generator(seed, kind, "image"))
+    found |= estimates(PIXEL_FIGURES, pixels, pixel_groups, resamples, _generator(seed, kind, "pixel"))
     inside, inside_groups = _inside_body(outcomes, kind)
     found["pixel_auroc_per_image"] = mean_estimate(inside, inside_groups, resamples, _generator(seed, kind, "inside"))
     return {key: estimate_facts(found[key]) for key in METRICS}

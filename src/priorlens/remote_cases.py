@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from priorlens.addresses import Address, Found, fetch, listing, place, require_file_system, stamp_at
-from priorlens.datasets import Case, Remote, find_cases, images_under, named, natural_order, patients_by
+from priorlens.datasets import Case, Remote, find_cases, images_under, named, natural_order, no_images, pattern_of
 from priorlens.errors import InputError
 from priorlens.images import IMAGE_SUFFIXES
 from priorlens.ledger import Stamp, content_of
@@ -43,9 +43,7 @@ def find_cases_anywhere(
         return find_cases(local, group=group, manifest=manifest)
     if manifest and local:
         raise InputError(f"{local[0]}: is on this machine, and {manifest} is for images at addresses; score them apart")
-    pattern, _ = patients_by(group, None)
-    if manifest and group:
-        raise InputError(f"{manifest}: the manifest already names the patients; leave out --group or the manifest")
+    pattern = pattern_of(group, manifest)
     rows = _rows(manifest, lines, [one for one in inputs if isinstance(one, Address)]) if manifest else {}
     listed = _listed(inputs) if inputs else _of_rows(manifest, rows)
     return _cases(listed, pattern, rows, manifest)
@@ -120,7 +118,7 @@ def _found_at(root: Address) -> list[Found]:
         return found
     images = [one for one in found if PurePosixPath(one.relative).suffix.lower() in IMAGE_SUFFIXES]
     if not images:
-        raise InputError(f"{root}: holds no images ({' '.join(IMAGE_SUFFIXES)}); name a folder that does")
+        raise no_images(root)
     return sorted(images, key=lambda one: natural_order(one.relative))
 
 

@@ -55,11 +55,8 @@ OPTIONS = Options(train_images=10, size=64)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def found_by_workers():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
+def one_thread(found_by_workers):
+    found_by_workers.setenv("OMP_NUM_THREADS", "1")
 
 
 def planned(study, out, *names, options=OPTIONS, seeds=(0,)):

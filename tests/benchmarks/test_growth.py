@@ -1,7 +1,6 @@
 """Growth on made images: a point a process, resumed, left out where it would take too long."""
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,12 +28,9 @@ ENTRIES = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def found_by_workers():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
-        patch.setattr(growth, "QUICK_SIZES", (64,))
-        patch.setattr(growth, "QUICK_COUNTS", (20,))
-        yield
+def small(found_by_workers):
+    found_by_workers.setattr(growth, "QUICK_SIZES", (64,))
+    found_by_workers.setattr(growth, "QUICK_COUNTS", (20,))
 
 
 def measure(out, *names, budget=None):
