@@ -29,6 +29,9 @@ Studies = Annotated[str, typer.Option(metavar="X,Y", help="Names of studies, see
 Quick = Annotated[bool, typer.Option("--quick", help="Small images and hardly any training: the figures mean nothing.")]
 DEFAULT_OUT = Path("benchmark-results")
 
+JOBS = 2
+"""Two workers of one thread do more than one of two threads."""
+
 
 @app.command()
 def run(
@@ -53,7 +56,10 @@ def run(
         float, typer.Option(min=0, metavar="MINUTES", help="Of computing a thread that training a peer may take.")
     ] = Options.peer_minutes,
     folds: Annotated[int, typer.Option(min=2, help="Folds of BraTS, by patient.")] = FOLDS,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of each method; default: all cores.")] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Runs at a time, each with its share of the cores; scoring is timed alone.")
+    ] = JOBS,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of all methods together; default: all cores.")] = None,
     again: Annotated[str, typer.Option(metavar="A,B", help="Methods to run again although nothing changed.")] = "",
     retry: Annotated[bool, typer.Option("--retry", help="Run again what failed, too.")] = False,
     timed: Annotated[
@@ -89,7 +95,8 @@ def run(
             remember(study, out)
         print(f"{len(todo)} of {len(whole)} runs to do", file=sys.stderr)
         until = began + (1 - timing.SHARE) * seconds
-        done = runner.run_all(todo, environments, runner.Limits(limit, until, cores))
+        shared = runner.Limits(limit, until, max(1, cores // jobs), jobs)
+        done = runner.run_all(todo, environments, shared)
         if timed:
             timing.time_all(whole, environments, cores, began + seconds)
     if done < len(todo):

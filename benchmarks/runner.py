@@ -12,10 +12,12 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any, TextIO
 
 from benchmarks import measuring
@@ -32,6 +34,9 @@ from priorlens.outputs import write_json
 
 MORE = 1.1
 """Times what a run was given in vain, the least that the budget has to have left before it is begun again."""
+
+LOOK = 0.1
+"""Seconds between two looks at whether a worker has ended."""
 
 GRACE = 5.0
 """Seconds that a worker has to end by itself."""
@@ -52,15 +57,20 @@ def alone(out: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Limits:
-    """minutes: of one run. until: when all has to end, by `time.monotonic`; inf where nothing says so."""
+    """minutes: of one run. until: when all has to end, by `time.monotonic`; inf where nothing says so.
+
+    threads: of each worker, of which there are `jobs` at a time. stop: ends them all.
+    """
 
     minutes: float
     until: float
     threads: int
+    jobs: int = 1
+    stop: Event = field(default_factory=Event)
 
 
 class OutOfBudget(Exception):
-    """The run was stopped by the budget of all of them: it will be done another time."""
+    """The run was stopped with all of them, by their budget or by hand: it will be done another time."""
 
 
 def run_all(todo: Sequence[Planned], environments: Environments, limits: Limits) -> int:
@@ -68,27 +78,65 @@ def run_all(todo: Sequence[Planned], environments: Environments, limits: Limits)
 
     Left out are those that were given as much before and did not end, with those that need them.
     """
-    done, left = 0, set[tuple[str, str, int]]()
-    for number, planned in enumerate(todo):
-        if time.monotonic() >= limits.until:
-            break
-        place = planned.run.place
-        head = f"[{number + 1}/{len(todo)}] {place.study} {place.method} {place.seed}"
-        needed = [base for base in bases(planned.run.entry) if (place.study, base, place.seed) in left]
-        given = given_before(planned)
-        if needed or (given and MORE * given >= limits.until - time.monotonic()):
-            left.add((place.study, place.method, place.seed))
-            why = f"needs {' and '.join(needed)}" if needed else f"{given / 60:.3g} minutes did not suffice before"
-            print(f"{head}: left for a larger budget, {why}", file=sys.stderr, flush=True)
-            continue
-        began = time.monotonic()
+    heads = {id(one): f"[{number}/{len(todo)}] {' '.join(map(str, _named(one)))}" for number, one in enumerate(todo, 1)}
+    waiting, at_work, left, done = list(todo), dict[Future[str], Planned](), set[_Name](), 0
+    with ThreadPoolExecutor(limits.jobs) as pool:
         try:
-            result = one_run(planned, environments, limits)
-        except OutOfBudget:
-            break
-        done += 1
-        print(f"{head}: {summary(result, time.monotonic() - began)}", file=sys.stderr, flush=True)
+            while waiting or at_work:
+                while len(at_work) < limits.jobs and (one := _next(waiting, at_work.values(), limits)):
+                    waiting.remove(one)
+                    if why := _too_long(one, left, limits):
+                        left.add(_named(one))
+                        print(f"{heads[id(one)]}: left for a larger budget, {why}", file=sys.stderr, flush=True)
+                    else:
+                        at_work[pool.submit(_done, one, environments, limits)] = one
+                if not at_work:
+                    break
+                for ended in wait(at_work, return_when=FIRST_COMPLETED).done:
+                    one = at_work.pop(ended)
+                    with suppress(OutOfBudget):
+                        print(f"{heads[id(one)]}: {ended.result()}", file=sys.stderr, flush=True)
+                        done += 1
+        finally:
+            limits.stop.set()
     return done
+
+
+_Name = tuple[str, str, int]
+
+
+def _named(planned: Planned) -> _Name:
+    place = planned.run.place
+    return place.study, place.method, place.seed
+
+
+def _needed(planned: Planned) -> list[_Name]:
+    place = planned.run.place
+    return [(place.study, base, place.seed) for base in bases(planned.run.entry)]
+
+
+def _next(waiting: Sequence[Planned], at_work: Collection[Planned], limits: Limits) -> Planned | None:
+    """The first one whose models nobody has to make any more; None where there is none now, or no time."""
+    if time.monotonic() >= limits.until:
+        return None
+    unmade = {_named(one) for one in (*waiting, *at_work)}
+    return next((one for one in waiting if not unmade.intersection(_needed(one))), None)
+
+
+def _too_long(planned: Planned, left: Collection[_Name], limits: Limits) -> str:
+    """Why the budget cannot suffice, if that is known."""
+    if needed := [name for name in _needed(planned) if name in left]:
+        return f"needs {' and '.join(base for _, base, _ in needed)}"
+    given = given_before(planned)
+    vain = given and MORE * given >= limits.until - time.monotonic()
+    return f"{given / 60:.3g} minutes did not suffice before" if vain else ""
+
+
+def _done(planned: Planned, environments: Environments, limits: Limits) -> str:
+    """What there is to say of the run, now that it was done. Raises OutOfBudget."""
+    began = time.monotonic()
+    result = one_run(planned, environments, limits)
+    return summary(result, time.monotonic() - began)
 
 
 def given_before(planned: Planned) -> float:
@@ -162,8 +210,8 @@ def work(run: Run, python: Path, limits: Limits) -> dict[str, Any]:
             further = {PEER_MINUTES: f"{run.options.peer_minutes:g}"}
             worker = started(python, "benchmarks.worker", spec, limits.threads, file, **further)
             try:
-                code = worker.wait(allowed)
-            except subprocess.TimeoutExpired:
+                code = _status(worker, allowed, limits.stop)
+            except TimeoutError:
                 if allowed < 60 * limits.minutes:
                     place.cut.parent.mkdir(parents=True, exist_ok=True)
                     write_json(place.cut, {"key": run.key, "lacking": lacking, "seconds": round(allowed, 1)})
@@ -189,6 +237,17 @@ def started(
         stderr=log,
         start_new_session=True,
     )
+
+
+def _status(worker: subprocess.Popen[Any], seconds: float, stop: Event) -> int:
+    """With which it ended. Raises TimeoutError, and OutOfBudget where it was stopped."""
+    until = time.monotonic() + seconds
+    while (code := worker.poll()) is None:
+        if stop.wait(LOOK):
+            raise OutOfBudget
+        if time.monotonic() > until:
+            raise TimeoutError
+    return code
 
 
 def log_of(run: Run) -> Path:

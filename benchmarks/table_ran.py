@@ -23,6 +23,7 @@ def ran_section(gathered: Gathered) -> str:
         ("began", _dates(gathered)),
         ("time", _time(gathered)),
         *(("machine", text) for text in _different(gathered, _machine)),
+        *(("threads", text) for text in _different(gathered, _threads)),
         *(("options", text) for text in _different(gathered, options_of)),
         *(("versions", text) for text in _different(gathered, _versions)),
         ("load of the machine as runs began", _load(gathered)),
@@ -51,8 +52,15 @@ def _machine(one: Mapping[str, Any]) -> str:
     if not facts:
         return ""
     gpu = f"GPU {facts['gpu']}" if facts["gpu"] else "no GPU used"
-    threads = count(facts["threads"], "thread")
-    return f"{facts['cpu']}, {count(facts['cores'], 'core')}, {threads}, {facts['memory_gb']} GB, {gpu}"
+    return f"{facts['cpu']}, {count(facts['cores'], 'core')}, {facts['memory_gb']} GB, {gpu}"
+
+
+def _threads(one: Mapping[str, Any]) -> str:
+    if not one["machine"]:
+        return ""
+    timed = one["score"]["ms_per_image"].get("threads") if one["score"] else None
+    apart = f", {timed} while scoring was timed" if timed else ""
+    return f"{one['machine']['threads']} a run{apart}"
 
 
 def _versions(one: Mapping[str, Any]) -> str:

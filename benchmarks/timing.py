@@ -124,14 +124,14 @@ def _time_group(group: Mapping[str, Sequence[Run]], environments: Environments, 
             clocks[name] = Clock.start(environments.python(runs[0].entry.environment), threads, log, folder)
         for study in dict.fromkeys(run.study.name for runs in group.values() for run in runs):
             of_study = {name: run for name, runs in group.items() for run in runs if run.study.name == study}
-            _time_study(of_study, clocks, folder, until)
+            _time_study(of_study, clocks, folder, threads, until)
     finally:
         for clock in clocks.values():
             clock.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _time_study(runs: Mapping[str, Run], clocks: Mapping[str, Clock], folder: Path, until: float) -> None:
+def _time_study(runs: Mapping[str, Run], clocks: Mapping[str, Clock], folder: Path, threads: int, until: float) -> None:
     """Load all models, then go round."""
     images: dict[str, int] = {}
     for name, run in runs.items():
@@ -146,13 +146,13 @@ def _time_study(runs: Mapping[str, Run], clocks: Mapping[str, Clock], folder: Pa
                 took.append(timed["ms"])
     for name, took in passes.items():
         if len(took) == REPEATS:
-            _note(runs[name], took, images[name], together=len(passes))
+            _note(runs[name], took, {"images": images[name], "together": len(passes), "threads": threads})
 
 
-def _note(run: Run, milliseconds: Sequence[float], images: int, together: int) -> None:
+def _note(run: Run, milliseconds: Sequence[float], how: Mapping[str, int]) -> None:
     """In the run's result, instead of the time that was taken while it judged."""
     found = read_result(run.place.result)
     if found is not None:
         times = time_facts(milliseconds, repeats=len(milliseconds), interleaved=True)
-        found["score"]["ms_per_image"] = {**times, "images": images, "together": together}
+        found["score"]["ms_per_image"] = {**times, **how}
         write_result(run.place, found)

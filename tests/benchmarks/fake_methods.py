@@ -99,6 +99,19 @@ class SmallMaps(Bright):
         return Judged(np.zeros(len(images)), [np.zeros((8, 8), np.float32)] * len(images))
 
 
+class Meets(Bright):
+    """Goes on once another one of its kind is at work, and fails if there is none. They write to the folder FAKE_MET."""
+
+    def judge(self, images):
+        met = Path(os.environ["FAKE_MET"])
+        (met / str(os.getpid())).touch()
+        until = time.monotonic() + 60
+        while len(list(met.iterdir())) < 2:
+            assert time.monotonic() < until, "nobody came"
+            time.sleep(0.05)
+        return super().judge(images)
+
+
 class Sleeps(Bright):
     """Until it is killed; writes its number to the file FAKE_SLEEPER first. FAKE_AWAKE lets it work."""
 

@@ -48,6 +48,8 @@ ENTRIES = {
         entry("small_maps", "SmallMaps"),
         entry("not_there", "NoSuchClass"),
         entry("sleeps", "Sleeps"),
+        entry("meets", "Meets"),
+        entry("met", "Meets"),
         entry("elsewhere", "Bright", only=("another",)),
     )
 }
@@ -63,8 +65,8 @@ def planned(study, out, *names, options=OPTIONS, seeds=(0,)):
     return plan.planned(plan.chosen_entries(ENTRIES, names), [study], seeds, options, Environments(out), out)
 
 
-def run(todo, out, minutes=5.0, until=float("inf")):
-    return runner.run_all(todo, Environments(out), runner.Limits(minutes, until, 1))
+def run(todo, out, minutes=5.0, until=float("inf"), jobs=1):
+    return runner.run_all(todo, Environments(out), runner.Limits(minutes, until, 1, jobs))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ def study(tmp_path_factory):
 def results(study, tmp_path_factory):
     """Of every method that ends by itself, by method."""
     out = tmp_path_factory.mktemp("out")
-    names = [name for name in ENTRIES if name not in ("sleeps", "elsewhere")]
+    names = [name for name in ENTRIES if name not in ("sleeps", "meets", "met", "elsewhere")]
     remember(study, out)
     whole = planned(study, out, *names)
     run(plan.to_do(whole), out)
@@ -104,7 +106,7 @@ def test_a_run_writes_its_figures_times_and_memory(results):
 def test_times_are_taken_in_turns_at_least_three_times(results):
     times = results["bright"]["score"]["ms_per_image"]
     assert times["interleaved"]
-    assert (times["repeats"], times["images"], times["together"]) == (3, 16, 2)
+    assert [times[name] for name in ("repeats", "images", "together", "threads")] == [3, 16, 2, 1]
     assert times["low"] <= times["median"] <= times["high"]
     assert not results["dark"]["score"]["ms_per_image"]["interleaved"]
 
@@ -227,6 +229,17 @@ def test_a_run_takes_no_longer_than_it_may_and_its_models_are_kept(study, tmp_pa
     assert run(plan.to_do(planned(study, tmp_path, "sleeps"), retry=True), tmp_path) == 1
     assert read_results(tmp_path)[0]["failed"] is None
     assert (tmp_path / "fits").read_text() == "fit\n"
+
+
+def test_runs_go_side_by_side_but_not_beside_what_they_need(study, tmp_path, monkeypatch, capsys):
+    met = tmp_path / "met"
+    met.mkdir()
+    monkeypatch.setenv("FAKE_MET", str(met))
+    todo = planned(study, tmp_path / "out", "both", "meets", "met")
+    assert run(todo, tmp_path / "out", jobs=2) == 5
+    assert {one["failed"] for one in read_results(tmp_path / "out")} == {None}
+    said = [line.split()[2] for line in capsys.readouterr().err.splitlines()]
+    assert said.index("both") > max(said.index("bright"), said.index("dark"))
 
 
 def test_a_run_that_is_known_to_take_longer_lets_others_go_first(study, tmp_path, capsys):

@@ -92,7 +92,7 @@ def test_every_row_of_a_table_has_the_cells_of_its_heading(page):
 
 
 def test_it_says_what_was_run_and_what_was_not(page):
-    assert "Made Up 9, 2 cores, 2 threads, 24 GB, no GPU used" in page
+    assert "Made Up 9, 2 cores, 24 GB, no GPU used" in page and "| threads | 2 a run |" in page
     assert "size=192" in page
     assert "- **failed**, DFKDE on head_ct, seed 0: learning: RuntimeError: a \\| defect." in page
     assert re.search(r"\*\*missing\*\*, [^:]*PatchCore[^:]*: head_ct \(seed 1\), brats \(seed 1\)", page)
