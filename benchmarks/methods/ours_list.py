@@ -6,6 +6,8 @@ from benchmarks.method import Entry
 
 _ANODODE = "Hu & Jin 2023, arXiv 2310.06420; docs/anodode.md"
 _KLIP = "KLIP, arXiv 2605.31596; docs/klip.md"
+_JOINED = "docs/calibration.md"
+_FUSED = "benchmarks.methods.fused"
 _HERE = "benchmarks.methods.ours"
 
 ENTRIES: tuple[Entry, ...] = (
@@ -25,14 +27,8 @@ ENTRIES: tuple[Entry, ...] = (
         slow=10,
         only=("head_ct", "fashion_mnist", "digits"),
     ),
-    Entry(
-        "fused",
-        "AnoDODE and KLIP, by their p-values",
-        "ours",
-        "benchmarks.methods.fused:Fused",
-        "docs/calibration.md",
-        needs="anodode+klip",
-    ),
+    Entry("fused", "AnoDODE and KLIP, harmonic mean p", "ours", f"{_FUSED}:Fused", _JOINED, needs="anodode+klip"),
+    Entry("fused_fisher", "AnoDODE and KLIP, Fisher's p", "ours", f"{_FUSED}:ByFisher", _JOINED, needs="anodode+klip"),
     Entry(
         "scan",
         "KLIP of scans, coherent in three dimensions",

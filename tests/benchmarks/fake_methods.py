@@ -100,7 +100,7 @@ class SmallMaps(Bright):
 
 
 class Meets(Bright):
-    """Goes on once another one of its kind is at work, and fails if there is none. They write to the folder FAKE_MET."""
+    """Goes on once another one of its kind is at work, and fails if none is. They write to the folder FAKE_MET."""
 
     def judge(self, images):
         met = Path(os.environ["FAKE_MET"])
