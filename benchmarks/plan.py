@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from benchmarks.environments import EnvironmentMissing, Environments
 from benchmarks.fingerprints import code_of, figures_code, harness_code
@@ -72,14 +73,9 @@ def planned(
             for study in studies:
                 if entry.only and study.name not in entry.only:
                     continue
-                keys = {
-                    name: key_of(
-                        options, used[listed[name].environment], fingerprints[study.name], [common, code[name]]
-                    )
-                    for name in bases(entry)
-                }
-                own = [common, *(code[name] for name in (entry.name, *keys))]
-                key = key_of(options, used[entry.environment], fingerprints[study.name], own)
+                of_study = partial(_key_of, options=options, study=fingerprints[study.name], used=used)
+                keys = {name: of_study(listed[name], code=[common, code[name]]) for name in bases(entry)}
+                key = of_study(entry, code=[common, *(code[name] for name in (entry.name, *keys))])
                 place = Place(out, study.name, entry.name, seed)
                 run = Run(entry, study, place, options, key, keys)
                 of_bases = [states.get((study.name, base, seed)) for base in keys]
@@ -87,6 +83,14 @@ def planned(
                 states[study.name, entry.name, seed] = state
                 plan.append(Planned(run, state, missing.get(entry.environment, "")))
     return plan
+
+
+def _key_of(
+    entry: Entry, *, options: Options, study: str, used: Mapping[str, dict[str, str]], code: Sequence[str]
+) -> dict[str, Any]:
+    """That of `results`, and, of a method that judges some images only, which."""
+    key = key_of(options, used[entry.environment], study, code)
+    return {**key, "every": entry.slow} if entry.slow > 1 else key
 
 
 def _with_bases(run: Run, state: State, of_bases: Sequence[State | None]) -> State:

@@ -51,7 +51,7 @@ class Options:
     peer_minutes: float = 8.0
 
 
-QUICK = Options(train_images=64, test_images=16, size=64, steps=0.05, quick=True)
+QUICK = Options(train_images=24, test_images=16, size=64, steps=0.05, quick=True)
 """To see that all of it works; the figures mean nothing."""
 
 

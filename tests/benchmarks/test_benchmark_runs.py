@@ -193,6 +193,9 @@ def test_what_is_done_is_not_done_again(results, study):
 def test_another_option_image_or_version_makes_runs_stale(results, study, tmp_path, monkeypatch):
     out = results["bright"]["out"]
     assert names_of(plan.to_do(planned(study, out, "bright", options=replace(OPTIONS, steps=0.5)))) == ["bright"]
+    assert names_of(plan.to_do(planned(study, out, "mapless"))) == []
+    monkeypatch.setitem(ENTRIES, "mapless", replace(ENTRIES["mapless"], slow=2))
+    assert names_of(plan.to_do(planned(study, out, "mapless"))) == ["mapless"]
     other = made_study(tmp_path, seed=1)
     assert names_of(plan.to_do(planned(other, out, "bright"))) == ["bright"]
     monkeypatch.setattr(Environments, "versions", lambda self, name: {**versions(), "torch": "99"})
