@@ -128,6 +128,18 @@ def growth(
 
 
 @app.command()
+def choose(out: Out = DEFAULT_OUT) -> None:
+    """Compare ours on artefacts planted in healthy images that none has learned from: what defaults are chosen by."""
+    from benchmarks import choosing, runner
+
+    out = out.resolve()
+    if not out.is_dir():
+        raise InputError(f"{out}: is no folder of results; run first")
+    with runner.alone(out):
+        choosing.choose(out)
+
+
+@app.command()
 def table(
     out: Out = DEFAULT_OUT,
     docs: Annotated[Path, typer.Option(metavar="DIR", help="Where benchmarks.md and images/ go.")] = Path("docs"),

@@ -15,6 +15,7 @@ from benchmarks.pictures_growth import growth_pictures
 from benchmarks.pictures_maps import map_pictures
 from benchmarks.pictures_speed import speed_picture
 from benchmarks.table_ahead import ahead_section
+from benchmarks.table_choosing import choosing_section
 from benchmarks.table_figures import study_section
 from benchmarks.table_growth import growth_facts, growth_table, read_growth
 from benchmarks.table_ran import absent_section, methods_section, ran_section
@@ -51,6 +52,7 @@ def parts_of(gathered: Gathered, images: Path) -> tuple[dict[str, str], list[Pic
         "methods": methods_section(gathered),
         "ahead": ahead_section(gathered),
         "studies": "\n\n".join(study_section(gathered, name) for name in gathered.names),
+        "choosing": choosing_section(gathered),
         "growth_table": growth_table(growths) if growths else "Not measured yet.",
         "growth_facts": growth_facts(growths),
     }
