@@ -53,11 +53,11 @@ def run(
     ] = Options.train_images,
     size: Annotated[int, typer.Option(min=32, help="Side in pixels that methods which resize see.")] = Options.size,
     peer_minutes: Annotated[
-        float, typer.Option(min=0, metavar="MINUTES", help="Of computing a thread that training a peer may take.")
+        float, typer.Option(min=0, metavar="MINUTES", help="Of a processor that training a peer may take.")
     ] = Options.peer_minutes,
     folds: Annotated[int, typer.Option(min=2, help="Folds of BraTS, by patient.")] = FOLDS,
     jobs: Annotated[
-        int, typer.Option(min=1, help="Runs at a time, each with its share of the cores; scoring is timed alone.")
+        int, typer.Option(min=1, help="Runs at a time, each with its share of the threads; scoring is timed alone.")
     ] = JOBS,
     threads: Annotated[int | None, typer.Option(min=1, help="Of all methods together; default: all cores.")] = None,
     again: Annotated[str, typer.Option(metavar="A,B", help="Methods to run again although nothing changed.")] = "",
@@ -70,7 +70,7 @@ def run(
     ] = None,
 ) -> None:
     """Measure what is missing or stale. Whatever stops it, the same command goes on where it was."""
-    from benchmarks import plan, runner, timing
+    from benchmarks import plan, runner, side_by_side, timing
     from benchmarks.methods import METHODS
     from benchmarks.studies import studies as find_studies
     from benchmarks.study_files import remember
@@ -94,9 +94,10 @@ def run(
         for study in found:
             remember(study, out)
         print(f"{len(todo)} of {len(whole)} runs to do", file=sys.stderr)
-        until = began + (1 - timing.SHARE) * seconds
-        shared = runner.Limits(limit, until, max(1, cores // jobs), jobs)
-        done = runner.run_all(todo, environments, shared)
+        until = began + (1 - timing.SHARE * timed) * seconds
+        jobs = min(jobs, cores)
+        shared = runner.Limits(limit, until, cores // jobs, jobs)
+        done = side_by_side.run_all(todo, environments, shared)
         if timed:
             timing.time_all(whole, environments, cores, began + seconds)
     if done < len(todo):
@@ -170,7 +171,7 @@ def _names(text: str) -> list[str]:
 def _seeds(text: str) -> list[int]:
     if not _names(text) or not all(name.isdecimal() for name in _names(text)):
         raise InputError(f"--seeds {text}: are no seeds; give whole numbers from 0 on, such as 0,1,2")
-    return [int(name) for name in _names(text)]
+    return list(dict.fromkeys(int(name) for name in _names(text)))
 
 
 def main() -> None:

@@ -27,13 +27,16 @@ class Environments:
 
     out: Path
     anomalib: Path | None = None
+    _ready: Path | None = None
     _versions: dict[Path, dict[str, str]] = field(default_factory=dict)
 
     def python(self, environment: str) -> Path:
         """Raises EnvironmentMissing."""
         if environment == "own":
             return Path(sys.executable)
-        return self.anomalib.absolute() if self.anomalib else self._made()  # its links are what makes it one
+        if not self._ready:  # once: several runs ask
+            self._ready = self.anomalib.absolute() if self.anomalib else self._made()  # its links are what makes it one
+        return self._ready
 
     def versions(self, environment: str) -> dict[str, str]:
         """What a worker there measures with. Raises EnvironmentMissing."""

@@ -14,7 +14,7 @@ from benchmarks.study import Fold
 from priorlens.images import Image
 
 PEER_MINUTES = "BENCHMARKS_PEER_MINUTES"
-"""Variable of a worker's environment: minutes of computing on each thread that the training of a peer may take."""
+"""Variable of a worker's environment: minutes of a processor that the training of a peer may take."""
 
 Family = Literal["ours", "anomalib", "diffusion", "simple"]
 

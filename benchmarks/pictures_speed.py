@@ -54,7 +54,7 @@ def points_of(runs: Sequence[Runs]) -> list[Point]:
     for one in whole:
         value = one.value(key)
         if value is not None:
-            ms = statistics.median(result["score"]["ms_per_image"]["median"] for result in one.done)
+            ms = statistics.median(times["median"] for times in one.times)
             found.append((one, max(ms, LEAST_MS), value, key))
     return found
 

@@ -88,8 +88,10 @@ def planned(
 def _key_of(
     entry: Entry, *, options: Options, study: str, used: Mapping[str, dict[str, str]], code: Sequence[str]
 ) -> dict[str, Any]:
-    """That of `results`, and, of a method that judges some images only, which."""
+    """That of `results`, without the time that it has no use for; of one that judges some images only, which."""
     key = key_of(options, used[entry.environment], study, code)
+    if entry.environment == "own":
+        del key["options"]["peer_minutes"]
     return {**key, "every": entry.slow} if entry.slow > 1 else key
 
 

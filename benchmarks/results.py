@@ -40,7 +40,7 @@ class Options:
     """What a user may change about a run that changes its figures.
 
     train_images: healthy images learned from at most, 0 for all. test_images: judged of a kind at most, 0 for all.
-    size, steps: as in `Task`. peer_minutes: of computing on each thread that the training of a peer may take.
+    size, steps: as in `Task`. peer_minutes: of a processor that the training of a peer may take.
     """
 
     train_images: int = 500
@@ -51,7 +51,7 @@ class Options:
     peer_minutes: float = 8.0
 
 
-QUICK = Options(train_images=24, test_images=16, size=64, steps=0.05, quick=True)
+QUICK = Options(train_images=48, test_images=16, size=64, steps=0.05, quick=True)
 """To see that all of it works; the figures mean nothing."""
 
 

@@ -9,11 +9,9 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import zipfile
-from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,13 +25,16 @@ from benchmarks.folds import within_folds
 from benchmarks.method import PEER_MINUTES
 from benchmarks.plan import Planned
 from benchmarks.results import ROOT, empty_result, machine, read_result, write_result
-from benchmarks.stages import Run, bases, read_fitted
-from benchmarks.worker import spec_of
+from benchmarks.stages import Run, read_fitted
+from benchmarks.worker import NO_MEMORY, spec_of
 from priorlens.errors import InputError, OutputError
 from priorlens.outputs import write_json
 
-MORE = 1.1
-"""Times what a run was given in vain, the least that the budget has to have left before it is begun again."""
+TOO_LONG = "(--limit)"
+"""How the failure of a run ends that was given no more time."""
+
+BY_OTHERS = (TOO_LONG, NO_MEMORY)
+"""Ends of failures that runs beside it may be the cause of."""
 
 LOOK = 0.1
 """Seconds between two looks at whether a worker has ended."""
@@ -73,79 +74,19 @@ class OutOfBudget(Exception):
     """The run was stopped with all of them, by their budget or by hand: it will be done another time."""
 
 
-def run_all(todo: Sequence[Planned], environments: Environments, limits: Limits) -> int:
-    """Do these runs in their order; returns how many were done before the budget was spent. Says so on stderr.
-
-    Left out are those that were given as much before and did not end, with those that need them.
-    """
-    heads = {id(one): f"[{number}/{len(todo)}] {' '.join(map(str, _named(one)))}" for number, one in enumerate(todo, 1)}
-    waiting, at_work, left, done = list(todo), dict[Future[str], Planned](), set[_Name](), 0
-    with ThreadPoolExecutor(limits.jobs) as pool:
-        try:
-            while waiting or at_work:
-                while len(at_work) < limits.jobs and (one := _next(waiting, at_work.values(), limits)):
-                    waiting.remove(one)
-                    if why := _too_long(one, left, limits):
-                        left.add(_named(one))
-                        print(f"{heads[id(one)]}: left for a larger budget, {why}", file=sys.stderr, flush=True)
-                    else:
-                        at_work[pool.submit(_done, one, environments, limits)] = one
-                if not at_work:
-                    break
-                for ended in wait(at_work, return_when=FIRST_COMPLETED).done:
-                    one = at_work.pop(ended)
-                    with suppress(OutOfBudget):
-                        print(f"{heads[id(one)]}: {ended.result()}", file=sys.stderr, flush=True)
-                        done += 1
-        finally:
-            limits.stop.set()
-    return done
+class Disturbed(Exception):
+    """The run failed in a way that others beside it may be the cause of."""
 
 
-_Name = tuple[str, str, int]
-
-
-def _named(planned: Planned) -> _Name:
-    place = planned.run.place
-    return place.study, place.method, place.seed
-
-
-def _needed(planned: Planned) -> list[_Name]:
-    place = planned.run.place
-    return [(place.study, base, place.seed) for base in bases(planned.run.entry)]
-
-
-def _next(waiting: Sequence[Planned], at_work: Collection[Planned], limits: Limits) -> Planned | None:
-    """The first one whose models nobody has to make any more; None where there is none now, or no time."""
-    if time.monotonic() >= limits.until:
-        return None
-    unmade = {_named(one) for one in (*waiting, *at_work)}
-    return next((one for one in waiting if not unmade.intersection(_needed(one))), None)
-
-
-def _too_long(planned: Planned, left: Collection[_Name], limits: Limits) -> str:
-    """Why the budget cannot suffice, if that is known."""
-    if needed := [name for name in _needed(planned) if name in left]:
-        return f"needs {' and '.join(base for _, base, _ in needed)}"
-    given = given_before(planned)
-    vain = given and MORE * given >= limits.until - time.monotonic()
-    return f"{given / 60:.3g} minutes did not suffice before" if vain else ""
-
-
-def _done(planned: Planned, environments: Environments, limits: Limits) -> str:
-    """What there is to say of the run, now that it was done. Raises OutOfBudget."""
-    began = time.monotonic()
-    result = one_run(planned, environments, limits)
-    return summary(result, time.monotonic() - began)
-
-
-def given_before(planned: Planned) -> float:
-    """Seconds that the budget last gave to this very run, which did not end; 0 if it got further with its models."""
+def given_before(planned: Planned, threads: int) -> float:
+    """Seconds that the budget last gave to this very run, on as many threads, which did not end; 0 if it got further
+    with its models."""
     try:
         found = json.loads(planned.run.place.cut.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return 0.0
-    same = found["key"] == planned.run.key and found["lacking"] <= _lacking(planned.run)
+    same = found["key"] == planned.run.key and found.get("threads") == threads
+    same &= found["lacking"] <= _lacking(planned.run)
     return float(found["seconds"]) if same and planned.state != "unmeasured" else 0.0
 
 
@@ -155,7 +96,7 @@ def _lacking(run: Run) -> int:
 
 
 def one_run(planned: Planned, environments: Environments, limits: Limits) -> dict[str, Any]:
-    """The result of a run, whatever becomes of it. Raises OutOfBudget and KeyboardInterrupt, leaving nothing."""
+    """The result of a run, whatever becomes of it. Raises OutOfBudget and Disturbed, leaving nothing but models."""
     run = planned.run
     place = run.place
     if planned.state == "unmeasured" and (measured := measured_again(run)):
@@ -175,6 +116,8 @@ def one_run(planned: Planned, environments: Environments, limits: Limits) -> dic
         if not failed:
             failed = fill(result, run, answer["judged"])
     _fill_fit(result, run)
+    if failed and limits.jobs > 1 and failed.endswith(BY_OTHERS):
+        raise Disturbed(failed)
     if failed:
         result["failed"] = failed
         shutil.rmtree(place.predictions, ignore_errors=True)
@@ -214,9 +157,10 @@ def work(run: Run, python: Path, limits: Limits) -> dict[str, Any]:
             except TimeoutError:
                 if allowed < 60 * limits.minutes:
                     place.cut.parent.mkdir(parents=True, exist_ok=True)
-                    write_json(place.cut, {"key": run.key, "lacking": lacking, "seconds": round(allowed, 1)})
+                    cut = {"lacking": lacking, "seconds": round(allowed, 1), "threads": limits.threads}
+                    write_json(place.cut, {"key": run.key, **cut})
                     raise OutOfBudget from None
-                return {"failed": f"stopped after {limits.minutes:g} minutes (--limit)"}
+                return {"failed": f"stopped after {limits.minutes:g} minutes {TOO_LONG}"}
             finally:
                 end(worker)
         return _answer(scratch / "answer.json", code, log)

@@ -172,8 +172,7 @@ def cost(runs: Sequence[Runs]) -> str:
     def row(one: Runs) -> list[str]:
         if not one.done:
             return [NOTHING] * len(heads)
-        times = [result["score"]["ms_per_image"] for result in one.done]
-        timed = [each for each in times if each.get("interleaved")] or times
+        timed = one.times
         mark = "" if timed[0].get("interleaved") else " *"
         low, high = min(each["low"] for each in timed), max(each["high"] for each in timed)
         return [

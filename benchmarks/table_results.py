@@ -57,6 +57,12 @@ class Runs:
         return any((one["fit"] or {}).get("converged") is False for one in self.done)
 
     @property
+    def times(self) -> list[Mapping[str, Any]]:
+        """Of scoring: those taken in turns with other methods, and only where there are none, all."""
+        every = [one["score"]["ms_per_image"] for one in self.done]
+        return [one for one in every if one.get("interleaved")] or every
+
+    @property
     def kinds(self) -> list[str]:
         return sorted({kind for one in self.done for kind in one["figures"]} - {POOLED})
 

@@ -27,6 +27,9 @@ from benchmarks.study import Study
 from benchmarks.study_files import study_facts, study_from
 from priorlens.outputs import write_json
 
+NO_MEMORY = "most likely because memory ran out"
+"""How the failure of a run ends that was killed."""
+
 LONGEST_LINE = 300
 """Characters of an error that are kept."""
 
@@ -101,7 +104,7 @@ def line_of(error: BaseException) -> str:
 
 def _ended(code: int) -> str:
     if code == -signal.SIGKILL:
-        return "killed, most likely because memory ran out"
+        return f"killed, {NO_MEMORY}"
     return f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code} and no answer"
 
 

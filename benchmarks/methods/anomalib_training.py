@@ -19,8 +19,9 @@ from benchmarks.method import PEER_MINUTES, Learned, Task
 from benchmarks.methods.anomalib_backbone import as_seen
 
 MINUTES = 8.0
-"""Of computing on each thread after which training ends where it is, and the curve says whether it had settled; unless
-`PEER_MINUTES` says otherwise. They are those of the processor, so that a busy machine leaves no peer undertrained."""
+"""After which training ends where it is, and the curve says whether it had settled; unless `PEER_MINUTES` says
+otherwise. They are those of a processor, all threads together: neither a busy machine nor fewer threads leave a peer
+less of them."""
 
 LEAST_STEPS = 100
 """Before a curve is asked whether it has settled."""
@@ -54,7 +55,7 @@ def train(
     minutes = float(os.environ.get(PEER_MINUTES, MINUTES))
     limit, least = 60 * minutes * min(1.0, task.steps), LEAST_STEPS * min(1.0, task.steps)
     losses: list[float] = []
-    until, said, flat = _computed() + limit, time.monotonic(), 0
+    until, said, flat = time.process_time() + limit, time.monotonic(), 0
     end = "the recommended epochs were done"
     for epoch in range(1, epochs + 1):
         for index in torch.randperm(len(images), generator=drawing).tensor_split(parts):
@@ -62,22 +63,18 @@ def train(
             if time.monotonic() - said > SAID_EVERY:
                 said = time.monotonic()
                 report(f"epoch {epoch} of at most {epochs}: loss {losses[-1]:.4g}")
-            if _computed() > until:
+            if time.process_time() > until:
                 break
         flat = flat + 1 if len(losses) >= least and settled(losses, epoch / epochs) else 0
         if flat >= recipe.patience:
             end = "the loss had settled"
             break
-        if _computed() > until:
-            end = f"stopped after {limit:.0f} s a thread"
+        if time.process_time() > until:
+            end = f"stopped after {limit:.0f} s of a processor"
             break
     curve = [("train", step, loss) for step, loss in enumerate(losses, 1)]
     done = f"{len(losses) / parts:.3g} of {epochs} epochs of {recipe.batch} images a step: {end}"
     return Learned(curve, settled(losses, len(losses) / parts / epochs), done)
-
-
-def _computed() -> float:
-    return time.process_time() / torch.get_num_threads()
 
 
 def _by_hand(module: Any) -> torch.optim.Optimizer:

@@ -17,10 +17,10 @@ _LEAST = 1e-6  # of a deviation that is divided by
 
 
 class Fused:
-    """Anomaly is -log10 of the joined p-value; where that is the least there can be, images are ranked by how far they
-    are beyond the images kept aside, so that the best of them are not all alike. A map is the mean of both, each as a
-    multiple of the threshold that 0.5 % of healthy pixels exceed. Of few patients none is kept aside; then anomaly is
-    the mean of both, in deviations of the healthy images that each was calibrated with.
+    """Anomaly is -log10 of the joined p-value, less so much of a step between two of them as the parts are beyond the
+    images kept aside, in deviations: it orders images of one p, and the most abnormal ones are not all alike. A map is
+    the mean of both, each as a multiple of the threshold that 0.5 % of healthy pixels exceed. Of few patients none is
+    kept aside; then anomaly is the mean of both, in deviations of the healthy images that each was calibrated with.
     """
 
     rule: CombinationRule = "harmonic"
@@ -52,9 +52,9 @@ class Fused:
         usual = np.stack([part.usual for part in self.parts])
         if not usual.size:
             return np.mean([_standardised(*pair) for pair in zip(anomaly, self.parts, strict=True)], axis=0)
-        spread = usual.std(axis=1, keepdims=True)
-        beyond = ((anomaly - usual.max(axis=1, keepdims=True)) / spread).clip(0).max(axis=0)
-        return -np.log10(combined_p_values(anomaly, usual, self.rule)) + beyond
+        beyond = ((anomaly - usual.max(axis=1, keepdims=True)) / usual.std(axis=1, keepdims=True)).clip(0).sum(axis=0)
+        step = 1 / (usual.shape[1] + 1)
+        return -np.log10(combined_p_values(anomaly, usual, self.rule) - step * beyond / (1 + beyond))
 
 
 class ByFisher(Fused):

@@ -14,7 +14,7 @@ import pytest
 from fake_methods import entry
 from made_studies import made_study
 
-from benchmarks import plan, runner, stages, timing
+from benchmarks import plan, runner, side_by_side, stages, timing
 from benchmarks.environments import Environments
 from benchmarks.results import (
     ROOT,
@@ -43,6 +43,7 @@ ENTRIES = {
         entry("needs_crashed", "Bright", needs="crashes"),
         entry("crashes_later", "CrashesLater"),
         entry("killed", "Killed"),
+        entry("needs_killed", "Bright", needs="killed"),
         entry("leaves", "Leaves"),
         entry("no_numbers", "NoNumbers"),
         entry("small_maps", "SmallMaps"),
@@ -66,7 +67,7 @@ def planned(study, out, *names, options=OPTIONS, seeds=(0,)):
 
 
 def run(todo, out, minutes=5.0, until=float("inf"), jobs=1):
-    return runner.run_all(todo, Environments(out), runner.Limits(minutes, until, 1, jobs))
+    return side_by_side.run_all(todo, Environments(out), runner.Limits(minutes, until, 1, jobs))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def study(tmp_path_factory):
 def results(study, tmp_path_factory):
     """Of every method that ends by itself, by method."""
     out = tmp_path_factory.mktemp("out")
-    names = [name for name in ENTRIES if name not in ("sleeps", "meets", "met", "elsewhere")]
+    names = [name for name in ENTRIES if name not in ("sleeps", "meets", "met", "needs_killed", "elsewhere")]
     remember(study, out)
     whole = planned(study, out, *names)
     run(plan.to_do(whole), out)
@@ -151,7 +152,9 @@ def test_a_slow_method_judges_some_images_and_says_so(results):
 
 def test_how_long_a_peer_may_train_is_an_option_that_reaches_the_worker(results):
     assert results["mapless"]["remark"].startswith("peers may take 8 minutes")
-    assert results["mapless"]["key"]["options"]["peer_minutes"] == 8
+    assert "peer_minutes" not in results["mapless"]["key"]["options"]
+    peer, used = replace(ENTRIES["mapless"], environment="anomalib"), {"own": {}, "anomalib": {}}
+    assert plan._key_of(peer, options=OPTIONS, study="", used=used, code=[])["options"]["peer_minutes"] == 8
 
 
 @pytest.mark.parametrize(
@@ -223,7 +226,7 @@ def test_a_run_takes_no_longer_than_it_may_and_its_models_are_kept(study, tmp_pa
     assert read_results(tmp_path) == []
     cut = json.loads(todo[0].run.place.cut.read_text())
     assert cut["lacking"] == 1 and 0 < cut["seconds"] <= 8
-    assert runner.given_before(todo[0]) == 0  # it has its model now
+    assert runner.given_before(todo[0], 1) == 0  # it has its model now
     run(todo, tmp_path, minutes=0.4)
     assert not todo[0].run.place.cut.exists()
     assert read_results(tmp_path)[0]["failed"] == "stopped after 0.4 minutes (--limit)"
@@ -245,11 +248,35 @@ def test_runs_go_side_by_side_but_not_beside_what_they_need(study, tmp_path, mon
     assert said.index("both") > max(said.index("bright"), said.index("dark"))
 
 
+def test_what_others_may_have_killed_is_done_again_alone_with_what_needs_it(study, tmp_path, capsys):
+    todo = planned(study, tmp_path, "needs_killed", "bright")
+    assert run(todo, tmp_path, jobs=2) == 3
+    said = [line for line in capsys.readouterr().err.splitlines() if "bright" not in line]
+    assert said[0].endswith("discs killed 0: once more alone, judging: killed, most likely because memory ran out")
+    assert [line.split()[2] for line in said[1:]] == ["killed", "needs_killed"]
+    failed = {one["method"]: one for one in read_results(tmp_path) if one["failed"]}
+    assert failed["killed"]["failed"] == "judging: killed, most likely because memory ran out"
+    assert failed["killed"]["machine"]["threads"] == 2
+
+
+def test_a_defect_of_one_run_ends_those_beside_it(study, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_SLEEPER", str(tmp_path / "sleeper"))
+
+    def broken(place, result):
+        raise OutputError("no space left")
+
+    monkeypatch.setattr(runner, "write_result", broken)
+    with pytest.raises(OutputError, match="no space left"):
+        run(planned(study, tmp_path, "sleeps", "bright"), tmp_path, jobs=2)
+    assert not (tmp_path / "sleeper").is_file() or gone(int((tmp_path / "sleeper").read_text()))
+    assert read_results(tmp_path) == []
+
+
 def test_a_run_that_is_known_to_take_longer_lets_others_go_first(study, tmp_path, capsys):
     todo = planned(study, tmp_path, "both")
     dark = next(one for one in todo if one.run.place.method == "dark").run
     dark.place.cut.parent.mkdir(parents=True)
-    dark.place.cut.write_text(json.dumps({"key": dark.key, "lacking": 1, "seconds": 180}))
+    dark.place.cut.write_text(json.dumps({"key": dark.key, "lacking": 1, "seconds": 180, "threads": 1}))
     assert run(todo, tmp_path, until=time.monotonic() + 180) == 1
     assert [one["method"] for one in read_results(tmp_path)] == ["bright"]
     lines = capsys.readouterr().err.splitlines()
@@ -258,7 +285,7 @@ def test_a_run_that_is_known_to_take_longer_lets_others_go_first(study, tmp_path
         "[3/3] discs both 0: left for a larger budget, needs dark",
     ]
     changed = planned(study, tmp_path, "dark", options=replace(OPTIONS, steps=0.5))
-    assert runner.given_before(changed[0]) == 0
+    assert runner.given_before(changed[0], 1) == 0
 
 
 def test_what_failed_for_lack_of_a_model_is_missing_once_it_is_there(study, tmp_path, monkeypatch):
@@ -329,28 +356,33 @@ from pathlib import Path
 out = Path(sys.argv[1])
 study = made_study(out / "discs")
 try:
-    runs.run(runs.plan.to_do(runs.planned(study, out, "bright", "sleeps", seeds=(0,))), out)
+    todo = runs.plan.to_do(runs.planned(study, out, "bright", "sleeps", "meets"))
+    runs.run(todo, out, jobs=int(sys.argv[2]))
 except KeyboardInterrupt:
     raise SystemExit(130)
 """
 
 
-def test_an_interrupt_ends_the_worker_and_leaves_what_is_done(tmp_path):
-    sleeper = tmp_path / "sleeper"
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_interrupt_ends_the_workers_and_leaves_what_is_done(jobs, tmp_path):
+    """With two of them one waits in vain for another of its kind, where it has begun yet."""
+    sleeper, met, bright = tmp_path / "sleeper", tmp_path / "met", Place(tmp_path, "discs", "bright", 0)
+    met.mkdir()
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT), str(Path(__file__).parent)])
-    environment = {**os.environ, "PYTHONPATH": path, "FAKE_SLEEPER": str(sleeper)}
+    environment = {**os.environ, "PYTHONPATH": path, "FAKE_SLEEPER": str(sleeper), "FAKE_MET": str(met)}
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(tmp_path)],
+        [sys.executable, "-c", SCRIPT, str(tmp_path), str(jobs)],
         env=environment,
         stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
     )
     deadline = time.monotonic() + 100
-    while not sleeper.is_file() and process.poll() is None and time.monotonic() < deadline:
+    while not (sleeper.is_file() and bright.result.is_file()) and process.poll() is None:
+        assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130, process.stderr.read()
-    assert gone(int(sleeper.read_text()))
+    assert all(gone(int(number)) for number in (sleeper.read_text(), *os.listdir(met)))
     assert [one["method"] for one in read_results(tmp_path)] == ["bright"]
 
 
@@ -388,7 +420,7 @@ def test_an_environment_that_cannot_be_had_is_a_row(study, tmp_path):
     entries = [replace(ENTRIES["bright"], environment="anomalib")]
     without = Environments(tmp_path, anomalib=tmp_path / "no-python")
     todo = plan.to_do(plan.planned(entries, [study], [0], OPTIONS, without, tmp_path))
-    runner.run_all(todo, without, runner.Limits(1, float("inf"), 1))
+    side_by_side.run_all(todo, without, runner.Limits(1, float("inf"), 1))
     assert "no-python" in read_result(Place(tmp_path, "discs", "bright", 0).result)["failed"]
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks.brats_slices import brats_study
 from benchmarks.measuring import test_cases as cases_of
-from benchmarks.results import Options, Place, study_fingerprint
+from benchmarks.results import QUICK, Options, Place, study_fingerprint
 from benchmarks.selection import judged, pictured, seen_at, training
 from benchmarks.stages import Run, _task
 from benchmarks.studies import studies
@@ -189,3 +189,8 @@ def test_training_images_that_are_test_images_too_are_not_learned_from(tmp_path)
     with _task(run, fold) as task:
         assert len(task.images) == 10
         assert not {image.path.stem for image in task.images} & {"r0_0", "r1_1"}
+
+
+def test_in_brief_there_are_patients_enough_to_hold_one_out():
+    cases = [Case(Path(f"{patient}_{z}"), f"{patient}_{z}", patient) for patient in "abcd" for z in range(36)]
+    assert len({case.group for case in training(cases, QUICK.train_images, "brats")}) >= 2

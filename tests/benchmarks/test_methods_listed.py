@@ -12,6 +12,7 @@ from benchmarks.method import Entry
 from benchmarks.methods import METHODS
 from benchmarks.methods.ours import ASIDE, kept_and_aside
 from benchmarks.methods.ours_scan import _place
+from priorlens.conformal import combined_p_values
 
 _OWN = [entry for entry in METHODS.values() if entry.environment == "own"]
 
@@ -68,6 +69,24 @@ def test_fused_is_high_where_either_part_is_and_keeps_the_order_beyond() -> None
     usual_image, first, second, further = judged.anomaly
     assert usual_image < first < further and first == pytest.approx(second)
     assert judged.calls == 14 and judged.maps is not None and (judged.maps[0] == 1).all()
+
+
+@pytest.mark.parametrize("rule", ["harmonic", "fisher"])
+def test_fused_never_orders_images_against_their_p_values(rule) -> None:
+    from types import SimpleNamespace
+
+    from benchmarks.methods import fused
+
+    rng = np.random.default_rng(0)
+    joined = fused.ByFisher() if rule == "fisher" else fused.Fused()
+    assert joined.rule == rule
+    usual, new = rng.normal(size=(2, 50)), rng.normal(0.7, 1.5, (2, 300))
+    joined.parts = tuple(SimpleNamespace(usual=one) for one in usual)  # type: ignore[assignment]
+    p, anomaly = combined_p_values(new, usual, rule), joined._joined(new)
+    order = np.argsort(anomaly)
+    assert (np.diff(p[order]) <= 1e-12).all()
+    least = p < 1.01 / 51
+    assert least.sum() > 10 and len(set(anomaly[least])) > 0.9 * least.sum()
 
 
 def test_fused_is_the_mean_of_standardised_scores_where_no_patient_was_kept_aside() -> None:
