@@ -260,7 +260,7 @@ def test_healthy_statistics_are_of_the_present_rule(detector):
         assert found[rule].map_low < found[rule].threshold < found[rule].map_high
         assert found[rule].anomaly_std > 0
     assert len(set(found.values())) == len(RULES)
-    assert found["combined"].anomaly_mean == pytest.approx(0, abs=1e-3), "bits above what is usual"
+    assert found["coherent"].anomaly_mean == pytest.approx(0, abs=1e-3), "bits above what is usual"
 
 
 def test_progress_runs_through_all_stages_to_the_end(fitted, progress):

@@ -71,6 +71,10 @@ def test_an_unknown_method_is_refused_with_those_that_are_known(tmp_path, loaded
     assert loaded == []
 
 
+def test_a_model_whose_default_rule_meant_something_else_is_refused(tmp_path):
+    refused(written(tmp_path, {"method": anodode.METHOD, "settings": {}}), "rule combined", "fit again")
+
+
 @pytest.mark.parametrize("method", [anodode.METHOD, klip_model.METHOD])
 def test_a_folder_that_only_names_a_method_is_refused_by_it(tmp_path, method):
     refused(written(tmp_path, {"method": method}), "do not belong together")

@@ -25,7 +25,7 @@ from priorlens.preparation import Preparation, as_image, healthy_images
 from priorlens.prior import processes
 from priorlens.progress import Progress, Reporter
 from priorlens.provenance import Provenance
-from priorlens.rules import RULES, HealthyScale, Rule, Verdict, from_surprise, healthy_scale, published
+from priorlens.rules import RULES, WHOLE_AND_PLACE, HealthyScale, Rule, Verdict, from_surprise, healthy_scale, published
 from priorlens.scores import HealthyStatistics, Scores
 from priorlens.surprise import SIGMAS, WIDTHS, Surprise
 
@@ -159,9 +159,10 @@ class AnoDODE:
     def score(self, images: Sequence[Image | np.ndarray]) -> Scores:
         """What the present rule says of images; figures are bits/dim of each scale.
 
-        Anomaly is in bits above what healthy images show (rule "published": bits per dimension; "typicality":
-        deviations). The array "spectrum" (`tables_`; not of rule "published") holds for each scale and noise level, and
-        at each width, the bits by which the mean surprise of the image exceeds that of healthy ones.
+        Anomaly is in bits above what healthy images show (rules "combined", "typicality": in deviations of theirs;
+        "published": bits per dimension). The array "spectrum" (`tables_`; not of rule "published") holds for each scale
+        and noise level, and at each width, the bits by which the mean surprise of the image exceeds that of healthy
+        ones.
 
         Raises InputError for an image unlike the healthy ones in form.
         """
@@ -208,6 +209,7 @@ class AnoDODE:
             },
             "preparation": dataclasses.asdict(self.preparation_),
             "trained_on": self.trained_on_,
+            "combines": WHOLE_AND_PLACE,
             "combination_bias": combination.bias,
             "healthy": {rule: dataclasses.asdict(found) for rule, found in self.statistics_.items()},
             "healthy_scales": {scale: dataclasses.asdict(found) for scale, found in self.healthy_scales_.items()},
@@ -226,6 +228,8 @@ class AnoDODE:
         tensors, config = read_checkpoint(folder)
         if config["method"] != METHOD:
             raise ModelError(f"{folder}: holds a model of method {config['method']!r}, not {METHOD!r}; fit again")
+        if "settings" in config and config.get("combines") != list(WHOLE_AND_PLACE):
+            raise ModelError(f"{folder}: was fitted when rule combined did not look at single places; fit again")
         try:
             return cls._restored(tensors, config, device)
         except (InputError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -327,7 +331,8 @@ class AnoDODE:
         return torch.cat([keys.expand(len(above), -1, -1, -1), standardised, widths], 3).flatten(1, 2)
 
     def _verdict(self, rule: Rule, surprises: dict[str, Surprise], found: Readings) -> Verdict:
-        return from_surprise(rule, self.combination_, self.healthy_scales_, surprises, found)
+        usual = {name: (known.anomaly_mean, known.anomaly_std) for name, known in self.statistics_.items()}
+        return from_surprise(rule, self.combination_, self.healthy_scales_, surprises, found, usual)
 
     def _enlarged(self, maps: Float[Tensor, "image side side"]) -> Float32[np.ndarray, "image size size"]:
         size = (self.preparation_.size, self.preparation_.size)
@@ -350,7 +355,7 @@ class AnoDODE:
         planted, masks = self._planted(prepared.numpy(), report)
         self.combination_ = fit_combination(join(found), planted, masks, self.seed)
         self.statistics_ = {"published": _statistics([self._judge(some, "published")[0]])}
-        for rule in RULES[:-1]:
+        for rule in (*WHOLE_AND_PLACE, *(rule for rule in RULES[:-1] if rule not in WHOLE_AND_PLACE)):
             verdicts = [self._verdict(rule, *pair) for pair in zip(surprises, found, strict=True)]
             self.statistics_[rule] = _statistics(verdicts)
 

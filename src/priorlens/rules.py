@@ -7,7 +7,7 @@ more abnormal.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -23,6 +23,12 @@ from priorlens.surprise import Surprise
 
 Rule = Literal["combined", "local", "coherent", "standardised", "typicality", "published"]
 RULES: tuple[Rule, ...] = get_args(Rule)
+
+WHOLE_AND_PLACE: tuple[Rule, Rule] = ("coherent", "local")
+"""Rule "combined" takes the larger of their figures, so that neither an image that is unusual as a whole nor a small
+lesion in a usual one is missed."""
+
+_LEAST_DEVIATION = 1e-6
 
 PEAK = 0.02
 """Share of an image that rule "local" reads its figure from."""
@@ -66,17 +72,26 @@ def from_surprise(
     healthy: dict[str, HealthyScale],
     surprises: dict[str, Surprise],
     found: Readings,
+    usual: Mapping[str, tuple[float, float]],
 ) -> Verdict:
     """Every rule but the published one, from the surprise and its readings.
 
-    combined: map by weights learned on planted artefacts; figure from coherent surprise of the whole image.
+    usual: mean and deviation of the figures of healthy images by each of `WHOLE_AND_PLACE`, for rule "combined".
+
+    combined: map by weights learned on planted artefacts; figure of `WHOLE_AND_PLACE`, whichever is further above that
+        of healthy images, in their deviations.
     local: the same map, and as figure its mean over the `PEAK` of the image that is highest: for small lesions.
     coherent: map and figure from coherent surprise, all scales and noise levels alike (method of signed errors).
     standardised: the code length 1/2 (log v + error^2 / v) as map; figure from error^2 / v.
     typicality: how far bits/dim lies from that of healthy images on either side (Nalisnick et al. 2019).
     """
     if rule == "combined":
-        return Verdict(combination.anomaly(found), combination.anomaly_map(found))
+        parts = [from_surprise(part, combination, healthy, surprises, found, usual) for part in WHOLE_AND_PLACE]
+        above = [
+            (part.anomaly - mean) / max(deviation, _LEAST_DEVIATION)
+            for part, (mean, deviation) in zip(parts, map(usual.__getitem__, WHOLE_AND_PLACE), strict=True)
+        ]
+        return Verdict(torch.stack(above).amax(0), combination.anomaly_map(found))
     if rule == "local":
         local = combination.anomaly_map(found)
         pixels = local.flatten(1)
