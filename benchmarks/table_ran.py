@@ -6,7 +6,9 @@ import datetime
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.fingerprints import code_of, harness_code
 from benchmarks.methods.anomalib_list import LEFT_OUT
+from benchmarks.stages import bases
 from benchmarks.table_markdown import amount, count, duration, grid, listed, plain
 from benchmarks.table_remarks import options_of
 from benchmarks.table_results import FAMILIES, Gathered
@@ -111,8 +113,19 @@ def absent_section(gathered: Gathered) -> str:
     for title, studies in gathered.missing().items():
         lacking.setdefault(listed(studies), []).append(title)
     lines += [f"**missing**, {'; '.join(titles)}: {studies}" for studies, titles in lacking.items()]
+    if outdated := listed([gathered.methods[name].title for name in _outdated(gathered)]):
+        lines.append(f"**of earlier code**: what these do has changed since, and their figures may: {outdated}")
     lines += [f"**left out**, {title}: {plain(reason)}" for title, reason in LEFT_OUT]
     return "\n".join(f"- {line}." if not line.endswith(".") else f"- {line}" for line in lines)
+
+
+def _outdated(gathered: Gathered) -> list[str]:
+    """Methods with a result that the code beside this one would not have made, in the order of the list."""
+    common = harness_code()
+    code = {name: code_of(entry.made_by) for name, entry in gathered.methods.items()}
+    now = {name: [common, code[name], *(code[base] for base in bases(e))] for name, e in gathered.methods.items()}
+    found = {one["method"] for one in gathered.results if one["key"].get("code") != now[one["method"]]}
+    return [name for name in gathered.methods if name in found]
 
 
 def methods_section(gathered: Gathered) -> str:

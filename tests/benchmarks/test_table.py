@@ -9,10 +9,12 @@ import pytest
 from made_runs import failed_run, made_growth, made_run, made_study, remember
 
 from benchmarks import measuring, table
+from benchmarks.fingerprints import code_of, harness_code
 from benchmarks.methods import METHODS
 from benchmarks.methods.anomalib_list import LEFT_OUT
 from benchmarks.table_contests import contests, default_of
 from benchmarks.table_outcomes import MATCHED, Outcomes
+from benchmarks.table_ran import absent_section
 from benchmarks.table_results import Gathered
 from priorlens.errors import InputError
 
@@ -97,6 +99,20 @@ def test_it_says_what_was_run_and_what_was_not(page):
     assert "- **failed**, DFKDE on head_ct, seed 0: learning: RuntimeError: a \\| defect." in page
     assert re.search(r"\*\*missing\*\*, [^:]*PatchCore[^:]*: head_ct \(seed 1\), brats \(seed 1\)", page)
     assert all(f"**left out**, {title}: " in page for title, _ in LEFT_OUT)
+
+
+def test_it_says_which_results_are_of_earlier_code(page, out):
+    line = next(line for line in page.splitlines() if line.startswith("- **of earlier code**"))
+    assert "PatchCore" in line and "DFKDE" in line and "CFLOW" not in line
+    gathered = Gathered.read(out, METHODS)
+    now = [harness_code(), code_of(METHODS["patchcore"].made_by)]
+    results = [
+        {**one, "key": {**one["key"], "code": now}} if one["method"] == "patchcore" else one for one in gathered.results
+    ]
+    assert (
+        "PatchCore"
+        not in absent_section(replace(gathered, results=tuple(results))).split("earlier code")[1].split("\n")[0]
+    )
 
 
 def test_planted_lesions_are_called_so(page):
