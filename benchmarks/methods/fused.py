@@ -9,7 +9,9 @@ import numpy as np
 from jaxtyping import Float64
 
 from benchmarks.method import Judged, Learned, Task
-from benchmarks.methods.ours import Combined, OfImages, Whole
+from benchmarks.methods.ours import OfImages
+from benchmarks.methods.ours_anodode import Combined
+from benchmarks.methods.ours_klip import Whole
 from priorlens.conformal import CombinationRule, combined_p_values
 from priorlens.images import Image
 

@@ -139,7 +139,7 @@ class PeerOnPrior:
 
 
 def unseen(task: Task) -> list[int]:
-    """Indices of the healthy images that the prior did not learn from, as `benchmarks.methods.ours` fits it."""
+    """Indices of the healthy images that the prior did not learn from, as `benchmarks.methods.ours_klip` fits it."""
     kept, aside = kept_and_aside(task.groups, task.seed)
     _, held = hold_out([task.groups[i] for i in kept], task.seed)
     return sorted([*aside, *(kept[i] for i in held)])

@@ -1,4 +1,4 @@
-"""AnoDODE and KLIP of images. As `priorlens fit` does, they keep a share of the patients aside for p-values."""
+"""What AnoDODE and KLIP of images have in common. As `priorlens fit` does, they keep patients aside for p-values."""
 
 from __future__ import annotations
 
@@ -11,18 +11,11 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from benchmarks.method import Judged, Learned, Task
-from priorlens.anodode import STEPS, AnoDODE
 from priorlens.images import Image
-from priorlens.klip_model import STEPS as KLIP_STEPS
-from priorlens.klip_model import KLIPModel
 from priorlens.progress import Progress
 
-CT, MRI = "ct:views=24", "mri:acceleration=4"
 ASIDE = 0.1
 """Share of the healthy images, by patient, that is kept for p-values and not learned from."""
-
-LARGEST = 96
-"""Side at which KLIP sees images that are larger; smaller ones it sees as they are."""
 
 _MODEL, _USUAL = "model", "usual.safetensors"
 
@@ -37,14 +30,15 @@ def kept_and_aside(groups: Sequence[str], seed: int) -> tuple[list[int], list[in
 
 
 class OfImages:
-    """What both have in common. `usual` is the anomaly of the images kept aside, in their order."""
+    """`usual` is the anomaly of the images kept aside, in their order. kind: the detector's class."""
 
-    detector: AnoDODE | KLIPModel
+    kind: type
+    detector: Any
     usual: np.ndarray
     measured: Mapping[str, Any] = {}
     """What fitting takes beside images."""
 
-    def new_detector(self, task: Task) -> AnoDODE | KLIPModel:
+    def new_detector(self, task: Task) -> Any:
         raise NotImplementedError
 
     def fit(self, task: Task, report: Callable[[str], None]) -> Learned:
@@ -70,69 +64,14 @@ class OfImages:
         save_file({"usual": self.usual}, folder / _USUAL)
 
     def load(self, folder: Path, task: Task) -> None:
-        kind = AnoDODE if isinstance(self, Combined) else KLIPModel
-        self.detector = kind.load(folder / _MODEL)
+        self.detector = self.kind.load(folder / _MODEL)
         self.usual = load_file(folder / _USUAL)["usual"]
 
     def _look_at(self, aside: Sequence[Image]) -> None:
         self.usual = self.detector.score(aside).anomaly.astype(np.float64) if aside else np.empty(0)
 
 
-class Combined(OfImages):
-    """AnoDODE; fits for all its rules."""
-
-    rule = "combined"
-
-    def new_detector(self, task: Task) -> AnoDODE | KLIPModel:
-        return AnoDODE(size=task.size, steps=_share(STEPS, task), intensity=task.intensity, seed=task.seed)
-
-    def load(self, folder: Path, task: Task) -> None:
-        super().load(folder, task)
-        self.detector.rule = self.rule
-
-
-class Local(Combined):
-    rule = "local"
-
-
-class Published(Combined):
-    rule = "published"
-
-
-class Whole(OfImages):
-    """KLIP of images as they are; fits for the other measurements too."""
-
-    measured: Mapping[str, Any] = {"physics": [CT, MRI]}
-    physics = "identity"
-
-    def new_detector(self, task: Task) -> AnoDODE | KLIPModel:
-        longest = max(max(image.pixels.shape[1:]) for image in task.images)
-        size = min(longest, task.size, LARGEST)
-        return KLIPModel(size=size, steps=_share(KLIP_STEPS, task), intensity=task.intensity, seed=task.seed)
-
-    def load(self, folder: Path, task: Task) -> None:
-        super().load(folder, task)
-        assert isinstance(self.detector, KLIPModel)
-        self.detector.measure(self.physics)
-
-
-class SparseCT(Whole):
-    physics = CT
-
-
-class FastMRI(Whole):
-    physics = MRI
-
-
-class Reference(SparseCT):
-    """The recipe of the paper, step for step."""
-
-    def load(self, folder: Path, task: Task) -> None:
-        super().load(folder, task)
-        self.detector.rule = "reference"
-
-
-def _share(steps: int, task: Task) -> int:
+def share(steps: int, task: Task) -> int:
     return max(1, round(steps * task.steps))
 
 

@@ -8,20 +8,20 @@ _ANODODE = "Hu & Jin 2023, arXiv 2310.06420; docs/anodode.md"
 _KLIP = "KLIP, arXiv 2605.31596; docs/klip.md"
 _JOINED = "docs/calibration.md"
 _FUSED = "benchmarks.methods.fused"
-_HERE = "benchmarks.methods.ours"
+_BY_FEATURES, _BY_PIXELS = "benchmarks.methods.ours_anodode", "benchmarks.methods.ours_klip"
 
 ENTRIES: tuple[Entry, ...] = (
-    Entry("anodode", "AnoDODE, default rule", "ours", f"{_HERE}:Combined", _ANODODE),
-    Entry("anodode_local", "AnoDODE, rule local", "ours", f"{_HERE}:Local", _ANODODE, needs="anodode"),
-    Entry("anodode_published", "AnoDODE, as published", "ours", f"{_HERE}:Published", _ANODODE, needs="anodode"),
-    Entry("klip", "KLIP of whole images", "ours", f"{_HERE}:Whole", _KLIP),
-    Entry("klip_ct", "KLIP, CT of 24 views", "ours", f"{_HERE}:SparseCT", _KLIP, needs="klip"),
-    Entry("klip_mri", "KLIP, MRI of a quarter of the lines", "ours", f"{_HERE}:FastMRI", _KLIP, needs="klip"),
+    Entry("anodode", "AnoDODE, default rule", "ours", f"{_BY_FEATURES}:Combined", _ANODODE),
+    Entry("anodode_local", "AnoDODE, rule local", "ours", f"{_BY_FEATURES}:Local", _ANODODE, needs="anodode"),
+    Entry("anodode_published", "AnoDODE, as published", "ours", f"{_BY_FEATURES}:Published", _ANODODE, needs="anodode"),
+    Entry("klip", "KLIP of whole images", "ours", f"{_BY_PIXELS}:Whole", _KLIP),
+    Entry("klip_ct", "KLIP, CT of 24 views", "ours", f"{_BY_PIXELS}:SparseCT", _KLIP, needs="klip"),
+    Entry("klip_mri", "KLIP, MRI of a quarter of the lines", "ours", f"{_BY_PIXELS}:FastMRI", _KLIP, needs="klip"),
     Entry(
         "klip_reference",
         "KLIP, as published, CT of 24 views",
         "ours",
-        f"{_HERE}:Reference",
+        f"{_BY_PIXELS}:Reference",
         _KLIP,
         needs="klip",
         slow=10,

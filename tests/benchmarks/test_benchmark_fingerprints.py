@@ -6,7 +6,8 @@ from benchmarks import fingerprints
 from benchmarks.fingerprints import code_of, figures_code, harness_code
 
 METHODS = {
-    "whole": "benchmarks.methods.ours:Whole",
+    "anodode": "benchmarks.methods.ours_anodode:Combined",
+    "klip": "benchmarks.methods.ours_klip:Whole",
     "simple": "benchmarks.methods.simple:Constant",
     "stfpm": "benchmarks.methods.anomalib_trained:STFPM",
 }
@@ -38,9 +39,10 @@ def test_what_a_method_says_of_itself_is_not_its_code(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("module", "old", "new", "changed"),
     [
-        ("priorlens.prior.ode", "import", "", {"whole"}),
-        ("priorlens.preparation", "import", "", {"whole", "simple", "stfpm"}),
-        ("priorlens.images", "import", "", {"whole", "simple", "stfpm", "harness", "figures"}),
+        ("priorlens.anodode", "import", "", {"anodode"}),
+        ("priorlens.klip_model", "import", "", {"klip"}),
+        ("priorlens.preparation", "import", "", {"anodode", "klip", "simple", "stfpm"}),
+        ("priorlens.images", "import", "", {"anodode", "klip", "simple", "stfpm", "harness", "figures"}),
         ("priorlens.roc", "import", "", {"figures"}),
         ("benchmarks.measuring", "RESAMPLES = 1000", "RESAMPLES = 999", {"figures"}),
         ("benchmarks.curves", "LEAST_DONE = 0.2", "LEAST_DONE = 0.3", {"stfpm"}),
