@@ -25,7 +25,12 @@ Data = Annotated[
     ),
 ]
 Methods = Annotated[str, typer.Option(metavar="A,B", help="Names of methods, see `list`; default: all.")]
-Studies = Annotated[str, typer.Option(metavar="X,Y", help="Names of studies, see `list`; default: all with data.")]
+Studies = Annotated[
+    str,
+    typer.Option(
+        metavar="X,Y", help="Names of studies, see `list`; default: those in --data, or without it the embedded ones."
+    ),
+]
 Quick = Annotated[bool, typer.Option("--quick", help="Small images and hardly any training: the figures mean nothing.")]
 DEFAULT_OUT = Path("benchmark-results")
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,10 +53,11 @@ def choose(out: Path) -> None:
             continue
         run = _run_of(result, entry, study, out)
         path = out / "choosing" / study.name / f"{entry.name}-{result['seed']}.json"
-        told = _stored(path, run.key) or (None if run.lacks(0) else _judged(run))
-        if told:
+        told = _stored(path, run.key)
+        if not told and not run.lacks(0) and (told := _judged(run)):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, told)
+        if told:
             print(_line(told), file=sys.stderr, flush=True)
 
 
@@ -95,7 +97,6 @@ def _judged(run: Run) -> dict[str, Any] | None:
         "key": run.key,
         "healthy": len(aside),
         "planted": len(outcomes) - len(aside),
-        "shared_with": "+".join(bases(run.entry)),
         "figures": {name: found[name] for name in SHOWN},
     }
 
@@ -109,11 +110,7 @@ def _outcomes(run: Run, task: Task, aside: Sequence[int]) -> list[Outcome]:
         images = [task.images[i] for i in some]
         truth = [Outcome(f"{i}", HEALTHY, task.groups[i], 0.0) for i in some]
         for index, image in zip(some, list(images), strict=True):
-            for copy in range(COPIES):
-                try:
-                    changed, mask, body = with_artefact(image, rng)
-                except InputError:
-                    continue
+            for copy, (changed, mask, body) in enumerate(_copies(image, rng)):
                 images.append(changed)
                 truth.append(Outcome(f"{index}-{copy}", PLANTED, task.groups[index], 0.0, mask=mask, body=body))
         judged = method.judge(images)
@@ -123,6 +120,13 @@ def _outcomes(run: Run, task: Task, aside: Sequence[int]) -> list[Outcome]:
             for one, anomaly, found in zip(truth, judged.anomaly, maps, strict=True)
         ]
     return outcomes
+
+
+def _copies(image: Image, rng: np.random.Generator) -> Iterator[tuple[Image, np.ndarray, np.ndarray]]:
+    """`COPIES` of an image, less those in which nothing could be planted."""
+    for _ in range(COPIES):
+        with suppress(InputError):
+            yield with_artefact(image, rng)
 
 
 def with_artefact(image: Image, rng: np.random.Generator) -> tuple[Image, np.ndarray, np.ndarray]:

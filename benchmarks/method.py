@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from benchmarks.study import Fold
+from benchmarks.study import Fold, Study
 from priorlens.images import Image
 
 PEER_MINUTES = "BENCHMARKS_PEER_MINUTES"
@@ -92,7 +92,8 @@ class Entry:
     made_by: "module:Class", imported only where it runs. needs: the name of the method whose model it reads; several
     share one. "a+b" reads both: `load` gets a folder that holds `a` and `b`, the folders these have saved. slow: takes
     so long an image that only every `slow`-th test image of a kind is judged, and the table says so. environment:
-    "own", that of priorlens, or "anomalib". only: the names of studies it is meant for; empty, all.
+    "own", that of priorlens, or "anomalib". only: the names of studies it is meant for; empty, all. intensity: of the
+    studies it is meant for, see `Study`; empty, any.
     """
 
     name: str
@@ -104,6 +105,11 @@ class Entry:
     slow: int = 1
     environment: Literal["own", "anomalib"] = "own"
     only: tuple[str, ...] = ()
+    intensity: Literal["", "range", "percentile"] = ""
+
+    def suits(self, study: Study) -> bool:
+        """Whether it is meant for the study."""
+        return (not self.only or study.name in self.only) and self.intensity in ("", study.intensity)
 
     def make(self) -> Method:
         module, _, name = self.made_by.partition(":")

@@ -64,18 +64,17 @@ def planned(
     fingerprints = {study.name: study_fingerprint(study) for study in studies}
     used, missing = _versions(entries, environments)
     listed = {entry.name: entry for entry in entries}
-    code = {entry.name: code_of(entry.made_by) for entry in entries}
-    common, figures = harness_code(), figures_code()
+    codes, figures = codes_of(entries), figures_code()
     plan: list[Planned] = []
     states: dict[tuple[str, str, int], State] = {}
     for seed in seeds:
         for entry in entries:
             for study in studies:
-                if entry.only and study.name not in entry.only:
+                if not entry.suits(study):
                     continue
                 of_study = partial(_key_of, options=options, study=fingerprints[study.name], used=used)
-                keys = {name: of_study(listed[name], code=[common, code[name]]) for name in bases(entry)}
-                key = of_study(entry, code=[common, *(code[name] for name in (entry.name, *keys))])
+                keys = {name: of_study(listed[name], code=codes[name]) for name in bases(entry)}
+                key = of_study(entry, code=codes[entry.name])
                 place = Place(out, study.name, entry.name, seed)
                 run = Run(entry, study, place, options, key, keys)
                 of_bases = [states.get((study.name, base, seed)) for base in keys]
@@ -83,6 +82,12 @@ def planned(
                 states[study.name, entry.name, seed] = state
                 plan.append(Planned(run, state, missing.get(entry.environment, "")))
     return plan
+
+
+def codes_of(entries: Sequence[Entry]) -> dict[str, list[str]]:
+    """What is in the keys of each method: fingerprints of what all have in common, of itself and of what it needs."""
+    common, own = harness_code(), {entry.name: code_of(entry.made_by) for entry in entries}
+    return {entry.name: [common, *(own[name] for name in (entry.name, *bases(entry)))] for entry in entries}
 
 
 def _key_of(

@@ -15,6 +15,9 @@ from priorlens.errors import InputError
 Make = Callable[[Path | None, Path, bool], Study | None]
 """From the folder of `--data`, the output folder and `--quick`; None where the data are not there."""
 
+EMBEDDED = ("mni152", "fashion_mnist", "digits")
+"""For anyone without `--data`."""
+
 IN_BRIEF = ("head_ct", "brats", "digits")
 """What `--quick` takes of them unless told otherwise: planted and real, images and volumes, with data and without."""
 
@@ -93,7 +96,9 @@ def studies(
     layout: str | None = None,
     folds: int = FOLDS,
 ) -> list[Study]:
-    """Those named, or all whose data are there; with a `layout`, the one study that `data` holds in it.
+    """Those named; else those that `data` holds, or without it the embedded ones, as far as their data are there.
+
+    With a `layout`, the one study that `data` holds in it.
 
     Raises:
         InputError: an unknown name or layout, no such folder, or a named study without its data.
@@ -105,7 +110,9 @@ def studies(
     known = registry(folds)
     if unknown := [name for name in names if name not in known]:
         raise InputError(f"{unknown[0]}: is no study; there are {', '.join(known)}")
-    found = {name: known[name](data, out, quick) for name in names or (IN_BRIEF if quick else known)}
+    embedded = [name for name in known if name in EMBEDDED] if data is None else []
+    unnamed = IN_BRIEF if quick else embedded or [name for name in known if name not in EMBEDDED]
+    found = {name: known[name](data, out, quick) for name in names or unnamed}
     if missing := [name for name in names if found[name] is None]:
         where = f"not under {data}" if data else "found with --data DIR"
         raise InputError(f"{missing[0]}: its images are {where}; leave it out or name the folder that holds it")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.choosing import SHOWN, read_choosing
-from benchmarks.table_markdown import between, count, figure, grid
+from benchmarks.table_markdown import between, bold, count, figure, grid
 from benchmarks.table_results import Gathered
 
 
@@ -29,5 +29,4 @@ def _table(gathered: Gathered, study: str, found: Sequence[Mapping[str, Any]]) -
 
 
 def _cell(found: Mapping[str, float], best: str) -> str:
-    text = figure(found["value"])
-    return (f"**{text}**" if text == best else text) + between(found["low"], found["high"])
+    return bold(figure(found["value"]), best) + between(found["low"], found["high"])

@@ -15,6 +15,7 @@ from benchmarks.table_markdown import (
     NOTHING,
     amount,
     between,
+    bold,
     count,
     daggered,
     figure,
@@ -127,7 +128,7 @@ def quality(gathered: Gathered, runs: Sequence[Runs], kind: str, notes: Notes | 
         if matched:
             value, low, high = one.matched()
             interval = daggered(between(low, high), patients["image_auroc"])
-            cells.append(_bold(figure(value), best_matched) + interval)
+            cells.append(bold(figure(value), best_matched) + interval)
         return cells + ([notes.marks(remarks(gathered, one))] if notes is not None else [])
 
     return _by_family(runs, ["method", *heads], row)
@@ -139,15 +140,11 @@ def _best(values: Iterable[float | None], key: str = "") -> str:
     return figure((min if key == "fpr95" else max)(known)) if known else ""
 
 
-def _bold(text: str, best: str) -> str:
-    return f"**{text}**" if text == best else text
-
-
 def _cell(one: Runs, key: str, kind: str, best: str, patients: int | None) -> str:
     """The mean over seeds, its interval where it is a main figure, and lowest and highest of several seeds."""
     values = one.values(key, kind)
     text = figure(one.value(key, kind))
-    text = _bold(text, best) if one.whole else text
+    text = bold(text, best) if one.whole else text
     if key in MAIN:
         text += daggered(between(*one.interval(key, kind)), patients)
     if len(values) > 1:

@@ -39,6 +39,11 @@ def figure(value: float | None) -> str:
     return NOTHING if value is None or math.isnan(value) else f"{value:.3f}"
 
 
+def bold(text: str, best: str) -> str:
+    """Emphasised where it is printed as the best is."""
+    return f"**{text}**" if text == best else text
+
+
 def signed(value: float | None) -> str:
     """A difference of such figures."""
     return NOTHING if value is None or math.isnan(value) else f"{value:+.3f}".replace("-", "−")

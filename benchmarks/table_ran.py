@@ -6,9 +6,8 @@ import datetime
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.fingerprints import code_of, harness_code
 from benchmarks.methods.anomalib_list import LEFT_OUT
-from benchmarks.stages import bases
+from benchmarks.plan import codes_of
 from benchmarks.table_markdown import amount, count, duration, grid, listed, plain
 from benchmarks.table_remarks import options_of
 from benchmarks.table_results import FAMILIES, Gathered
@@ -121,9 +120,7 @@ def absent_section(gathered: Gathered) -> str:
 
 def _outdated(gathered: Gathered) -> list[str]:
     """Methods with a result that the code beside this one would not have made, in the order of the list."""
-    common = harness_code()
-    code = {name: code_of(entry.made_by) for name, entry in gathered.methods.items()}
-    now = {name: [common, code[name], *(code[base] for base in bases(e))] for name, e in gathered.methods.items()}
+    now = codes_of(list(gathered.methods.values()))
     found = {one["method"] for one in gathered.results if one["key"].get("code") != now[one["method"]]}
     return [name for name in gathered.methods if name in found]
 

@@ -194,7 +194,7 @@ class Gathered:
         for entry in self.methods.values():
             for study in self.names:
                 lacking = [seed for seed in self.seeds if (entry.name, study, seed) not in there]
-                if lacking and (not entry.only or study in entry.only):
+                if lacking and (study not in self.studies or entry.suits(self.studies[study])):
                     some = f" (seed {', '.join(map(str, lacking))})" if len(lacking) < len(self.seeds) else ""
                     found.setdefault(entry.title, []).append(study + some)
         return found

@@ -26,7 +26,7 @@ STEPS = {
         *("volumes.survey", "variations"),
     ),
     "made images": ("planted", "held_out", "cohort"),
-    "features": ("features", "whitening"),
+    "features": ("precision", "features", "whitening"),
     "prior": (
         *("prior.denoiser", "prior.network", "prior.patches", "prior.scaled", "prior.conventions", "prior.libraries"),
         *("prior.external", "prior.solvers", "prior.ode", "prior.oracles"),

@@ -28,7 +28,7 @@ from priorlens.provenance import Provenance
 from priorlens.scores import Scores
 
 SIDE = 32
-OPTIONS = {"size": SIDE, "steps": 2, "device": "cpu"}
+OPTIONS = {"size": SIDE, "steps": 2, "variance_head": True, "device": "cpu"}
 GROUPS = [f"p{i // 2}" for i in range(10)]
 SUPER, BLUR = "super:factor=2", "blur:sigma=1"
 OWN = LEARNED

@@ -8,7 +8,9 @@ _HERE = "benchmarks.methods"
 _ANODDPM = "Wyatt et al. 2022, AnoDDPM, CVPR workshops; 25 steps for 250"
 
 ENTRIES: tuple[Entry, ...] = (
-    Entry("anoddpm", "AnoDDPM, Gaussian noise", "diffusion", f"{_HERE}.anoddpm:AnoDDPM", _ANODDPM, needs="klip"),
+    Entry(
+        "anoddpm", "AnoDDPM, Gaussian noise", "diffusion", f"{_HERE}.anoddpm:AnoDDPM", _ANODDPM, needs="klip", slow=2
+    ),
     Entry(
         "anoddpm_octaves",
         "AnoDDPM, noise of several scales",
@@ -16,6 +18,7 @@ ENTRIES: tuple[Entry, ...] = (
         f"{_HERE}.anoddpm:AnoDDPMOctaves",
         f"{_ANODDPM}, prior not trained with such noise",
         needs="klip",
+        slow=4,
     ),
     Entry(
         "ddpm_ood",
@@ -24,6 +27,7 @@ ENTRIES: tuple[Entry, ...] = (
         f"{_HERE}.ddpm_ood:DDPMOOD",
         "Graham et al. 2023, arXiv 2211.07740; fewer starts, SSIM for LPIPS",
         needs="klip",
+        slow=8,
     ),
     Entry(
         "diffpath",
@@ -32,6 +36,7 @@ ENTRIES: tuple[Entry, ...] = (
         f"{_HERE}.diffpath:DiffPath",
         "Heng et al. 2024, arXiv 2405.11881; smaller mixtures",
         needs="klip",
+        slow=2,
     ),
     Entry(
         "elbo",
@@ -40,5 +45,6 @@ ENTRIES: tuple[Entry, ...] = (
         f"{_HERE}.elbo:ELBO",
         "Kingma et al. 2021, arXiv 2107.00630; 20 noise levels",
         needs="klip",
+        slow=2,
     ),
 )

@@ -35,8 +35,10 @@ class OfImages:
     kind: type
     detector: Any
     usual: np.ndarray
-    measured: Mapping[str, Any] = {}
-    """What fitting takes beside images."""
+
+    def measured(self, task: Task) -> Mapping[str, Any]:
+        """What fitting takes beside images."""
+        return {}
 
     def new_detector(self, task: Task) -> Any:
         raise NotImplementedError
@@ -50,7 +52,7 @@ class OfImages:
             groups=[task.groups[i] for i in kept],
             state=task.folder / "state",
             on_progress=_into(learned, report),
-            **self.measured,
+            **self.measured(task),
         )
         self._look_at([task.images[i] for i in aside])
         return learned

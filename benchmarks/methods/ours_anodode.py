@@ -27,5 +27,9 @@ class Local(Combined):
     rule = "local"
 
 
+class Coherent(Combined):
+    rule = "coherent"
+
+
 class Published(Combined):
     rule = "published"

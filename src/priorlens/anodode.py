@@ -355,7 +355,7 @@ class AnoDODE:
         planted, masks = self._planted(prepared.numpy(), report)
         self.combination_ = fit_combination(join(found), planted, masks, self.seed)
         self.statistics_ = {"published": _statistics([self._judge(some, "published")[0]])}
-        for rule in (*WHOLE_AND_PLACE, *(rule for rule in RULES[:-1] if rule not in WHOLE_AND_PLACE)):
+        for rule in sorted(RULES[:-1], key=lambda rule: rule == "combined"):  # last: it is relative to others
             verdicts = [self._verdict(rule, *pair) for pair in zip(surprises, found, strict=True)]
             self.statistics_[rule] = _statistics(verdicts)
 

@@ -75,7 +75,7 @@ class CubeModel:
         kept, held = hold_out(groups, self.seed)
         data = torch.from_numpy(np.stack(cubes))
         self.prior_ = self._new_prior(data.shape[1], data.ndim - 2)
-        report = Reporter(on_progress, {}, sum(s for _, s in stages(self.steps, False)))
+        report = Reporter(on_progress, {}, sum(s for _, s in stages(self.steps)))
         learn = partial(fit_image_prior, steps=self.steps, seed=self.seed, batch=batch, accumulate=accumulate)
         learn(self.prior_, data[kept], state=state, on_step=report)
         slices = [Image(cube, Path("slice"), 1.0) for cube in cubes if cube.ndim == 3]  # cubes are drawn at random

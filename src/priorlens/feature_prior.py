@@ -54,7 +54,7 @@ _PLANS = {
 class FeaturePrior:
     """The diffusion prior of the healthy features of one scale, position-aware, over whitened components."""
 
-    def __init__(self, scale: Scale, whitening: Whitening, bf16: bool = True) -> None:
+    def __init__(self, scale: Scale, whitening: Whitening, bf16: bool | None = None) -> None:
         self.scale = scale
         self.whitening = whitening
         plan = _PLANS[scale.stride]
@@ -76,7 +76,7 @@ class FeaturePrior:
         return found
 
     @classmethod
-    def from_tensors(cls, scale: Scale, tensors: dict[str, Tensor], bf16: bool = True) -> FeaturePrior:
+    def from_tensors(cls, scale: Scale, tensors: dict[str, Tensor], bf16: bool | None = None) -> FeaturePrior:
         """The inverse of `tensors`. Raises KeyError or RuntimeError where they do not fit."""
         whitening = Whitening(tensors["whitening.mean"], tensors["whitening.matrix"], float("nan"))
         prior = cls(scale, whitening, bf16)

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from priorlens.errors import WeightsError
+from priorlens.precision import half_width
 
 DEFAULT_BACKBONE = "tf_efficientnet_lite0"
 STRIDES = (8, 16, 32)
@@ -39,7 +40,9 @@ class Scale:
 class Pyramid(nn.Module):
     """A frozen timm backbone that gives one feature map for each of `scales`, finest first within each zoom."""
 
-    def __init__(self, backbone: nn.Module, name: str, zooms: Sequence[float] = (1.0,), bf16: bool = True) -> None:
+    def __init__(
+        self, backbone: nn.Module, name: str, zooms: Sequence[float] = (1.0,), bf16: bool | None = None
+    ) -> None:
         super().__init__()
         self.name = name
         self.backbone = backbone.eval().requires_grad_(False).to(memory_format=torch.channels_last)
@@ -71,13 +74,17 @@ class Pyramid(nn.Module):
             if side != images.shape[-1]:
                 seen = F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
             normed = ((seen - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-            with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
+            with half_width(images.device, self.bf16):
                 maps += [level.float() for level in self.backbone(normed)]
         return maps
 
 
 def load_pyramid(
-    name: str = DEFAULT_BACKBONE, *, weights: Path | None = None, zooms: Sequence[float] = (1.0,), bf16: bool = True
+    name: str = DEFAULT_BACKBONE,
+    *,
+    weights: Path | None = None,
+    zooms: Sequence[float] = (1.0,),
+    bf16: bool | None = None,
 ) -> Pyramid:
     """A backbone by its timm name, with weights from a safetensors file, the default's package, or timm's hub.
 
@@ -91,7 +98,7 @@ def load_pyramid(
     return Pyramid(_from_hub(name), name, zooms, bf16)
 
 
-def empty_pyramid(name: str, zooms: Sequence[float], bf16: bool = True) -> Pyramid:
+def empty_pyramid(name: str, zooms: Sequence[float], bf16: bool | None = None) -> Pyramid:
     """A backbone without its weights, to be filled from a model folder. Raises WeightsError for an unknown name."""
     return Pyramid(_create(name), name, zooms, bf16)
 

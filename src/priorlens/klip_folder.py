@@ -78,7 +78,9 @@ def _fitted(tensors: dict[str, Tensor], config: dict[str, Any]) -> Fitted:
     preparation = Preparation.restored(config["preparation"])
     facts = config["prior"]["external"]
     external = empty_external(facts) if facts else None
-    prior = ImagePrior(preparation.channels, patch=config["prior"]["patch"], external=external).load_tensors(tensors)
+    network = {"width": int(config["settings"]["width"]), "head": bool(config["settings"]["variance_head"])}
+    prior = ImagePrior(preparation.channels, patch=config["prior"]["patch"], external=external, **network)
+    prior.load_tensors(tensors)
     learned = {
         text: Learned.restored(under(f"learned.{index}", tensors), known)
         for index, (text, known) in enumerate(config["learned"].items())

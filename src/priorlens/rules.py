@@ -85,17 +85,17 @@ def from_surprise(
     standardised: the code length 1/2 (log v + error^2 / v) as map; figure from error^2 / v.
     typicality: how far bits/dim lies from that of healthy images on either side (Nalisnick et al. 2019).
     """
-    if rule == "combined":
-        parts = [from_surprise(part, combination, healthy, surprises, found, usual) for part in WHOLE_AND_PLACE]
-        above = [
-            (part.anomaly - mean) / max(deviation, _LEAST_DEVIATION)
-            for part, (mean, deviation) in zip(parts, map(usual.__getitem__, WHOLE_AND_PLACE), strict=True)
-        ]
-        return Verdict(torch.stack(above).amax(0), combination.anomaly_map(found))
-    if rule == "local":
+    if rule in ("combined", "local"):
         local = combination.anomaly_map(found)
         pixels = local.flatten(1)
-        return Verdict(pixels.topk(max(1, round(PEAK * pixels.shape[1])), dim=1).values.mean(1), local)
+        peak = pixels.topk(max(1, round(PEAK * pixels.shape[1])), dim=1).values.mean(1)
+        if rule == "local":
+            return Verdict(peak, local)
+        above = []
+        for part, figure in zip(WHOLE_AND_PLACE, (combination.anomaly(found), peak), strict=True):
+            mean, deviation = usual[part]
+            above.append((figure - mean) / max(deviation, _LEAST_DEVIATION))
+        return Verdict(torch.maximum(*above), local)
     side = found.maps.shape[-1]
     if rule == "coherent":
         chosen = [i for i, name in enumerate(found.names) if " coherent " in name and name.endswith("width=1")]

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from made_runs import made_run, made_study
+from made_studies import disc, save
 
 from benchmarks import choosing
 from benchmarks.methods import METHODS
@@ -26,8 +27,6 @@ def fitted(tmp_path_factory, found_by_workers):
     """The output folder after AnoDODE has learned discs, and its run."""
     out = tmp_path_factory.mktemp("chosen")
     rng = np.random.default_rng(0)
-    from made_studies import disc, save
-
     for index in range(30):
         save(out / "discs" / "train/good" / f"{index:02d}.png", disc(rng))
     study = Study("discs", (Fold(out / "discs"),), "range", True, "made", r"(\d+)")
@@ -35,8 +34,7 @@ def fitted(tmp_path_factory, found_by_workers):
     entry = METHODS["anodode"]
     run = Run(entry, study, Place(out, "discs", "anodode", 0), OPTIONS, {"options": vars(OPTIONS)}, {})
     fit(run, 0)
-    result = {**empty_result(run.place, run.key, True)}
-    write_result(run.place, result)
+    write_result(run.place, empty_result(run.place, run.key, True))
     return out, run
 
 

@@ -25,8 +25,10 @@ from priorlens.commands.fit_options import (
     Size,
     StartAgain,
     Steps,
+    VarianceHead,
     Weights,
     WhatToLearn,
+    Width,
 )
 from priorlens.commands.options import Group, Manifest, Threads, use_threads
 from priorlens.commands.scan_options import (
@@ -52,6 +54,8 @@ def fit(
     weights: Weights = None,
     prior: Prior = None,
     patch: Patch = None,
+    width: Width = None,
+    variance_head: VarianceHead = False,
     physics: Physics = None,
     noise: Noise = 0.0,
     intensity: Intensities = None,
@@ -101,7 +105,14 @@ def fit(
         raise typer.BadParameter("--resume goes on, --overwrite starts again; choose one of them")
     of_method: dict[Method, dict[str, Any]] = {
         Method.anodode: {"backbone": backbone, "weights": weights},
-        Method.klip: {"prior": prior, "patch": patch, "physics": physics, "noise": noise},
+        Method.klip: {
+            "prior": prior,
+            "patch": patch,
+            "width": width,
+            "variance-head": variance_head,
+            "physics": physics,
+            "noise": noise,
+        },
     }
     for other, options in of_method.items():
         for name, value in options.items() if other is not method else ():

@@ -81,6 +81,24 @@ Patch = Annotated[
         help="klip: side of the patches in which larger images are learned. Default: 128, and whole images up to that.",
     ),
 ]
+Width = Annotated[
+    int | None,
+    typer.Option(
+        "--width",
+        min=8,
+        max=256,
+        metavar="N",
+        help="klip: channels of the prior's network at the finest resolution. Default: 32; 16 is three times as fast.",
+    ),
+]
+VarianceHead = Annotated[
+    bool,
+    typer.Option(
+        "--variance-head",
+        help="klip: also learn how wrong the prior is to be expected at each place, a fifth more time; only score "
+        "--rule standardised needs it.",
+    ),
+]
 Physics = Annotated[
     list[str] | None,
     typer.Option(

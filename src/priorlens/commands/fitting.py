@@ -25,10 +25,12 @@ def new_detector(
 ) -> tuple[AnoDODE | KLIPModel, dict[str, Any], dict[str, Any]]:
     """A detector still to be fitted, the facts of it that options tell, and what its `fit` takes beside the images."""
     if method == "klip":
+        from priorlens.image_prior import WIDTH
         from priorlens.klip_model import KLIPModel
 
         measured = {"physics": own["physics"] or (), "noise": own["noise"]}
-        model = KLIPModel(**shared, prior=own["prior"], patch=own["patch"])
+        network = {"width": own["width"] or WIDTH, "variance_head": own["variance-head"]}
+        model = KLIPModel(**shared, prior=own["prior"], patch=own["patch"], **network)
         return model, {**own, "prior": own["prior"] and Path(own["prior"]).name}, measured
     from priorlens.anodode import AnoDODE
     from priorlens.features import DEFAULT_BACKBONE

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from priorlens.precision import half_width
 
 
 @runtime_checkable
@@ -37,10 +38,11 @@ class Preconditioned(nn.Module):
     Table 1. `sigma_data` is the standard deviation of clean data, 1 for whitened features.
 
     `where`: the coordinates of a patch in its image, for a network that takes them (`prior.patches`).
-    The network runs in bfloat16 where `bf16` is set; the skip and everything outside stay in the input's precision.
+    The network runs in bfloat16 if `bf16` says so, or, if it is None, where the machine is fast at that; the skip and
+    everything outside stay in the input's precision.
     """
 
-    def __init__(self, network: nn.Module, sigma_data: float = 1.0, bf16: bool = True) -> None:
+    def __init__(self, network: nn.Module, sigma_data: float = 1.0, bf16: bool | None = None) -> None:
         super().__init__()
         self.network = network
         self.sigma_data = sigma_data
@@ -54,7 +56,7 @@ class Preconditioned(nn.Module):
     ) -> Float[Tensor, "batch channel *space"]:
         s = over_space(sigma, x_t)
         total = (s**2 + self.sigma_data**2).sqrt()
-        with torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.bf16):
+        with half_width(x_t.device, self.bf16):
             seen, noise = (x_t / total).float(), sigma.float().log() / 4
             out = self.network(seen, noise) if where is None else self.network(seen, noise, where)
         return (self.sigma_data / total) ** 2 * x_t + s * self.sigma_data / total * out.to(x_t.dtype)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from priorlens.precision import half_width
 from priorlens.prior.denoiser import over_space
 from priorlens.prior.network import UNet
 
@@ -38,7 +39,7 @@ class VarianceHead(nn.Module):
     """
 
     def __init__(
-        self, channels: int, widths: Sequence[int], *, space: int = 2, sigma_data: float = 1.0, bf16: bool = True
+        self, channels: int, widths: Sequence[int], *, space: int = 2, sigma_data: float = 1.0, bf16: bool | None = None
     ) -> None:
         super().__init__()
         self.network = UNet(2 * channels, widths, space=space, out_channels=channels)
@@ -55,7 +56,7 @@ class VarianceHead(nn.Module):
         s = over_space(sigma, x_t)
         total = s**2 + self.sigma_data**2
         seen = torch.cat([x_t / total.sqrt(), denoised / self.sigma_data], 1)
-        with torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.bf16):
+        with half_width(x_t.device, self.bf16):
             correction = self.network(seen.float(), sigma.float().log() / 4, where)
         white = (s * self.sigma_data) ** 2 / total
         return white.log() + correction.to(x_t.dtype).clamp(-_LIMIT, _LIMIT)
