@@ -24,6 +24,11 @@ from priorlens.bootstrap import Estimate
 SHARES = ("pixel_ap", "dice_best")
 """Of which a ratio says something."""
 
+PARTIAL_WORDS = (
+    "§: for the time it takes, it has judged only some of the images; its figure is of these, and the difference is "
+    "taken on these alone."
+)
+
 UNSETTLED_WORDS = "‡: its loss had not settled within its time; trained for longer it might be better."
 
 
@@ -34,6 +39,7 @@ def ahead_section(gathered: Gathered) -> str:
         return "There is nothing to compare yet: no study has both a method of ours and another one that are done."
     parts = [_default(gathered), _overview(gathered, found)]
     parts += [UNSETTLED_WORDS] if any(one.unsettled or one.best.unsettled for one in found) else []
+    parts += [PARTIAL_WORDS] if any(not each.other.whole for one in found for each in one.against) else []
     parts += [FEW_WORDS] if any(few(one.patients) for one in found) else []
     parts += ["\n".join(f"- {line}" for line in _tallies(gathered, found))]
     parts += ["### Where we lose", _losses(gathered, found)]
@@ -54,7 +60,8 @@ def _default(gathered: Gathered) -> str:
 
 
 def _title(runs: Runs) -> str:
-    return f"{runs.entry.title} ‡" if runs.unsettled else runs.entry.title
+    """With the marks of what qualifies its figures."""
+    return " ".join([runs.entry.title, *(["‡"] if runs.unsettled else []), *([] if runs.whole else ["§"])])
 
 
 def _overview(gathered: Gathered, found: Sequence[Contest]) -> str:

@@ -29,7 +29,8 @@ DEFAULT_OF = {"brats": "scan"}
 
 @dataclass(frozen=True)
 class Against:
-    """One peer or baseline. difference: of ours less this one, on the images that both have judged."""
+    """One peer or baseline, by its figure on all that it has judged. difference: of ours less this one, on the images
+    that both have judged."""
 
     other: Runs
     value: float
@@ -53,8 +54,8 @@ class Contest:
 
     @property
     def leader(self) -> Against:
-        """The best of the others."""
-        return max(self.against, key=lambda one: one.value)
+        """The best of the others, each on the images that both have judged."""
+        return self.against[0]
 
     @property
     def clearly(self) -> list[Against]:
@@ -87,7 +88,8 @@ def contests(gathered: Gathered) -> list[Contest]:
     for name in gathered.names:
         if name in gathered.studies:
             outcomes = Outcomes(gathered.out, gathered.studies[name], gathered.within(name))
-            chosen = [one for one in readable(gathered.runs(name), gathered.out) if one.whole]
+            there = readable(gathered.runs(name), gathered.out)
+            chosen = [one for one in there if one.whole or not one.ours]
             keys = [key for key in WORDS if key in ("pixel_ap", "image_auroc") or outcomes.study.height]
             for key in keys:
                 patients = gathered.patients(name, pixels=key not in (*IMAGE_FIGURES, MATCHED))

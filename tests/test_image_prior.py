@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from priorlens import image_prior
-from priorlens.errors import InputError
+from priorlens.errors import InputError, ModelError
 from priorlens.image_prior import SIGMA_DATA, VARIANCE_SHARE, ImagePrior, fit_image_prior, stages
 from priorlens.prior.denoiser import Denoiser
 from priorlens.prior.external import empty_external, load_external
@@ -27,7 +27,7 @@ def small():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(image_prior, "_DENOISER", (8, 8))
+        patch.setattr(image_prior, "_DENOISER", (1, 1))
         patch.setattr(image_prior, "_VARIANCE", (8, 8))
         patch.setattr(image_prior, "_DENOISER_3D", (8, 8))
         patch.setattr(image_prior, "_VARIANCE_3D", (8, 8))
@@ -43,7 +43,7 @@ def made(channels: int = 1, *, random: bool = True, **options) -> ImagePrior:
     """A prior of random weights; a new one's last layers are zero."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        prior = ImagePrior(channels, **options)
+        prior = ImagePrior(channels, **{"width": 8} | options)
         for module in (prior.inner, prior.head) if random else ():
             for parameter in module.parameters():
                 parameter += 0.1 * torch.randn(parameter.shape)
@@ -220,9 +220,26 @@ def test_a_prior_brought_along_has_no_patches(folder):
 
 
 def test_stages():
-    assert stages(2400, external=False) == [("denoiser", 2400), ("variance", round(2400 * VARIANCE_SHARE))]
-    assert stages(2400, external=True) == stages(2400, external=False)[1:]
-    assert stages(1, external=False) == [("denoiser", 1), ("variance", 1)]
+    assert stages(2400) == [("denoiser", 2400), ("variance", round(2400 * VARIANCE_SHARE))]
+    assert stages(2400, external=True) == stages(2400)[1:] and stages(2400, head=False) == stages(2400)[:1]
+    assert stages(2400, external=True, head=False) == []
+    assert stages(1) == [("denoiser", 1), ("variance", 1)]
+
+
+def test_without_a_head_only_the_denoiser_is_learned():
+    prior, told = made(head=False, random=False), []
+    fit(prior, uniform(8, 1, SIDE, SIDE), steps=2, on_step=lambda stage, *rest: told.append(stage))
+    assert told == ["denoiser"] * 2
+    assert prior.parameters().keys() == {"denoiser"}
+    assert {name.split(".")[0] for name in prior.tensors()} == {"denoiser"}
+    assert equal(made(head=False).load_tensors(prior.tensors()).tensors(), prior.tensors())
+    with pytest.raises(ModelError, match="--variance-head"):
+        prior.variance  # noqa: B018
+
+
+def test_the_width_is_that_of_the_finest_resolution():
+    narrow, wide = (made(width=width).parameters()["denoiser"] for width in (8, 16))
+    assert 2 < wide / narrow < 4
 
 
 def test_both_networks_learn_in_turn_and_tell_every_step():

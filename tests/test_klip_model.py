@@ -28,7 +28,7 @@ from priorlens.provenance import Provenance
 from priorlens.scores import Scores
 
 SIDE = 32
-OPTIONS = {"size": SIDE, "steps": 2, "variance_head": True, "device": "cpu"}
+OPTIONS = {"size": SIDE, "steps": 2, "width": 8, "variance_head": True, "device": "cpu"}
 GROUPS = [f"p{i // 2}" for i in range(10)]
 SUPER, BLUR = "super:factor=2", "blur:sigma=1"
 OWN = LEARNED
@@ -50,7 +50,7 @@ def small():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(image_prior, "_DENOISER", (8, 8))
+        patch.setattr(image_prior, "_DENOISER", (1, 1))
         patch.setattr(image_prior, "_VARIANCE", (8, 8))
         patch.setattr(held_out, "PLANTED", 1)
         patch.setattr(klip_rules, "BLOCKS", (4,))
@@ -472,6 +472,32 @@ def test_damage_shows_where_it_is(model, rule, physics):
         assert change[18:, 18:].mean() > 5 * max(change[:12].mean(), change[:, :12].mean())
 
 
+def test_without_a_variance_head_no_rule_but_one_lacks_anything(tmp_path):
+    told = []
+    plain = KLIPModel(**OPTIONS | {"variance_head": False})
+    plain.fit(slices(8, 0), on_progress=lambda progress: told.append(progress))
+    assert "variance" not in {one.stage for one in told} and told[-1].done == told[-1].total
+    assert plain.describe()["parameters"].keys() == {"denoiser"}
+    plain.save(tmp_path / "model")
+    again = KLIPModel.load(tmp_path / "model", device="cpu")
+    for rule in OWN:
+        plain.rule = again.rule = rule
+        assert np.isfinite(again.score(slices(2)).anomaly).all() and same(
+            plain.score(slices(2)), again.score(slices(2))
+        )
+    again.rule = "standardised"
+    with pytest.raises(ModelError) as error:
+        again.score(slices(1))
+    one_line(error, "variance head", "--variance-head")
+
+
+def test_a_narrow_prior_is_narrow_when_loaded_too(tmp_path, fitted):
+    wide = KLIPModel(**OPTIONS | {"width": 16}).fit(slices(8, 0))
+    assert wide.describe()["parameters"]["denoiser"] > 2 * fitted.describe()["parameters"]["denoiser"]
+    wide.save(tmp_path / "model")
+    assert KLIPModel.load(tmp_path / "model", device="cpu").describe() == wide.describe()
+
+
 # --- windows and blocks of one's own
 
 
@@ -646,9 +672,9 @@ def test_sizes_are_the_priors_own_or_multiples_of_what_it_needs(pipeline, monkey
 
 
 def test_a_prior_of_others_is_used_and_kept_in_the_models_folder(pipeline, tmp_path):
-    """Only a variance head is learned; loaded again, the model does not need the prior's folder."""
+    """Only a variance head is learned, if asked; loaded again, the model does not need the prior's folder."""
     stages = []
-    model = KLIPModel(prior=str(pipeline), steps=2, device="cpu")
+    model = KLIPModel(prior=str(pipeline), steps=2, variance_head=True, device="cpu")
     model.fit(slices(8), on_progress=lambda progress: stages.append(progress.stage))
     assert "denoiser" not in stages and "variance" in stages
     x_t, sigma = torch.rand(1, 1, 28, 28, generator=torch.Generator().manual_seed(0)), torch.tensor([0.2])
@@ -776,7 +802,7 @@ def test_an_unknown_rule_is_refused(model):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("rule", KLIP_RULES)
 def test_a_gpu_is_used_when_present(rule):
-    model = KLIPModel(size=SIDE, steps=2, rule=rule).fit(slices(8, 0), physics=[SUPER])
+    model = KLIPModel(size=SIDE, steps=2, width=8, variance_head=True, rule=rule).fit(slices(8, 0), physics=[SUPER])
     assert model.device.type == "cuda"
     for physics in (IDENTITY, SUPER):
         model.measure(physics)

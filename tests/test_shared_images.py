@@ -96,11 +96,11 @@ def tiny_klip() -> Iterator[KLIPModel]:
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(held_out, "PLANTED", 12)
-        patch.setattr(image_prior, "_DENOISER", (8, 8))
+        patch.setattr(image_prior, "_DENOISER", (1, 1))
         patch.setattr(image_prior, "_VARIANCE", (8, 8))
         patch.setattr(klip_rules, "BLOCKS", (8,))
         healthy = [read_image(case.path) for case in find_cases([DATA / "head_ct" / "train" / HEALTHY])[:40]]
-        yield KLIPModel(size=64, steps=5, seed=0, device="cpu").fit(healthy)
+        yield KLIPModel(size=64, steps=5, width=8, seed=0, device="cpu").fit(healthy)
     torch.set_num_threads(threads)
 
 

@@ -15,7 +15,7 @@ from benchmarks.measuring import test_cases as cases_of
 from benchmarks.results import QUICK, Options, Place, study_fingerprint
 from benchmarks.selection import judged, pictured, seen_at, training
 from benchmarks.stages import Run, _task
-from benchmarks.studies import studies
+from benchmarks.studies import EMBEDDED, studies
 from benchmarks.study_files import made_once, remember, remembered, study_facts, study_from
 from priorlens.datasets import Case, healthy_cases
 from priorlens.errors import InputError
@@ -120,6 +120,13 @@ def test_studies_without_data_are_left_out(tmp_path):
     assert [one.name for one in studies(tmp_path, tmp_path, True, ["head_ct"])] == ["head_ct"]
     with pytest.raises(InputError, match="liver_ct: its images are not under"):
         studies(tmp_path, tmp_path, True, ["liver_ct"])
+
+
+def test_unnamed_are_those_in_data_or_without_it_the_embedded_ones(tmp_path, monkeypatch):
+    made_study(tmp_path / "head_ct")
+    monkeypatch.setattr("benchmarks.studies._embedded", lambda function: lambda *given: made_study(tmp_path / function))
+    assert [one.folds[0].folder.name for one in studies(tmp_path, tmp_path, False)] == ["head_ct"]
+    assert [one.folds[0].folder.name for one in studies(None, tmp_path, False)] == list(EMBEDDED)
 
 
 def cases(kind, count, patients=5, height=False):

@@ -12,6 +12,7 @@ from benchmarks.method import Entry
 from benchmarks.methods import METHODS
 from benchmarks.methods.ours import ASIDE, kept_and_aside
 from benchmarks.methods.ours_scan import _place
+from benchmarks.study import Study
 from priorlens.conformal import combined_p_values
 
 _OWN = [entry for entry in METHODS.values() if entry.environment == "own"]
@@ -27,6 +28,18 @@ def test_a_method_can_be_made_and_says_whence_it_is(entry: Entry) -> None:
 def test_what_a_method_needs_is_listed_and_needs_nothing() -> None:
     needed = {name for entry in METHODS.values() if entry.needs for name in entry.needs.split("+")}
     assert needed <= METHODS.keys() and not any(METHODS[name].needs for name in needed)
+
+
+def test_a_method_may_be_meant_for_some_studies_only() -> None:
+    def study(name: str, intensity: str) -> Study:
+        return Study(name, (), intensity, False, "")  # type: ignore[arg-type]
+
+    ct, mri = study("head_ct", "range"), study("brain_mri", "percentile")
+    suited = {name: [entry.suits(ct), entry.suits(mri)] for name, entry in METHODS.items()}
+    assert suited["klip"] == suited["patchcore"] == [True, True]
+    assert suited["klip_ct"] == [True, False] and suited["klip_mri"] == [False, True]
+    assert suited["klip_reference"] == [True, False] and suited["scan"] == [False, False]
+    assert METHODS["scan"].suits(study("brats", "percentile"))
 
 
 def test_names_are_unique() -> None:

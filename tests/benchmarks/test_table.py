@@ -205,6 +205,21 @@ def test_a_lead_over_a_method_that_had_not_settled_is_said_to_be_one(page):
     assert "(head_ct (planted lesions), 1 of 3 others had not settled)" in overview
 
 
+def test_a_peer_that_judged_some_images_is_compared_on_these(page, out):
+    found = [one for one in contests(Gathered.read(out, METHODS)) if one.study == "head_ct"]
+    partial = [each for one in found for each in one.against if each.other.entry.name == "anoddpm"]
+    assert len(partial) == len(found) and not any(each.other.whole for each in partial)
+    assert all(one.best.whole for one in found), "of ours only what has judged all takes part"
+    study = Gathered.read(out, METHODS).studies["head_ct"]
+    names = Outcomes(out, study).names(partial[0].other)
+    assert 0 < len(names) < len(measuring.test_cases(study))
+    overview = section(page, "## Ahead or behind")
+    assert "\n§: for the time it takes" in overview
+    assert rows(
+        section(page, "### head_ct (planted lesions): ours against each other method"), "AnoDDPM, Gaussian noise §"
+    )
+
+
 def test_intervals_over_few_patients_are_no_evidence(page):
     overview, brats = section(page, "## Ahead or behind"), section(page, "### brats")
     for text in (overview, brats):

@@ -34,7 +34,7 @@ from priorlens.measurement.mri import sampling, simulated_coils, to_kspace
 from priorlens.measurement.physics import build, parse
 
 SIDE = 32
-SMALL_KLIP = ("--method", "klip", "--size", SIDE, "--steps", 3, "--threads", 1)
+SMALL_KLIP = ("--method", "klip", "--size", SIDE, "--width", 8, "--variance-head", "--steps", 3, "--threads", 1)
 LEARNED = "ct:views=8"
 REFERENCE_STEPS = 4
 FIGURES = ["kl_total", "kl_block"]
@@ -44,7 +44,7 @@ FIGURES = ["kl_total", "kl_block"]
 def small_networks(small: None) -> Iterator[None]:
     """Networks of a few thousand weights, one size of block to choose, one epoch, few steps of the published recipe."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(image_prior, "_DENOISER", (8, 8))
+        patch.setattr(image_prior, "_DENOISER", (1, 1))
         patch.setattr(image_prior, "_VARIANCE", (8, 8))
         patch.setattr(klip_rules, "BLOCKS", (4,))
         patch.setattr(weighing, "_EPOCHS", 1)
@@ -122,7 +122,7 @@ from priorlens.__main__ import main
 from priorlens.prior import training
 
 held_out.PLANTED = 1
-image_prior._DENOISER = image_prior._VARIANCE = (8, 8)
+image_prior._DENOISER, image_prior._VARIANCE = (1, 1), (8, 8)
 save, saves = training._save, 0
 
 def save_and_die(*arguments):
@@ -762,7 +762,7 @@ def test_a_prior_of_diffusers_is_taken_as_it_is(
     from safetensors.torch import load_file
 
     model = tmp_path / "model"
-    ran = run("fit", healthy, "--out", model, *PRIOR, "--prior", ddpm)
+    ran = run("fit", healthy, "--out", model, *PRIOR, "--variance-head", "--prior", ddpm)
     assert ran.code == 0, ran
     assert files(model) == ["config.json", "model.safetensors", "training.csv"]
     assert "denoiser" not in {row["stage"] for row in rows_of(model / "training.csv")}, "only its variance is learned"
