@@ -163,7 +163,7 @@ def listed() -> None:
     from benchmarks.studies import registry
 
     for entry in METHODS.values():
-        limits = f" (only {', '.join(entry.only)})" if entry.only else ""
+        limits = f" ({told})" if (told := entry.limits) else ""
         typer.echo(f"method {entry.name}: {entry.title}{limits}")
     for name in registry():
         typer.echo(f"study {name}")

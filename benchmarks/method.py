@@ -111,6 +111,13 @@ class Entry:
         """Whether it is meant for the study."""
         return (not self.only or study.name in self.only) and self.intensity in ("", study.intensity)
 
+    @property
+    def limits(self) -> str:
+        """The studies it is meant for, in words; empty where it is any."""
+        of = {"": "", "range": "only where grey values mean the same in all images"}
+        of["percentile"] = "only where grey values mean something else in each image"
+        return "; ".join(filter(None, (f"only {', '.join(self.only)}" if self.only else "", of[self.intensity])))
+
     def make(self) -> Method:
         module, _, name = self.made_by.partition(":")
         made: Method = getattr(importlib.import_module(module), name)()

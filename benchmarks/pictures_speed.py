@@ -16,8 +16,8 @@ from benchmarks.table_results import FAMILIES, Gathered, Runs
 
 WORDS = {"pixel_ap": "pixel AP", "image_auroc": "image AUROC"}
 CAPTION = (
-    "*Where the processor has instructions for bfloat16, our networks run in it and those of the peers in float32: there "
-    "a part of the difference in time may be the arithmetic, not the method.*"
+    "*Where the processor has instructions for bfloat16, our networks run in it and those of anomalib's peers in "
+    "float32: there a part of the difference in time may be the arithmetic, not the method.*"
 )
 LEAST_MS = 0.01
 """What takes no time has no place on a logarithmic axis."""

@@ -98,7 +98,7 @@ def studies(
 ) -> list[Study]:
     """Those named; else those that `data` holds, or without it the embedded ones, as far as their data are there.
 
-    With a `layout`, the one study that `data` holds in it.
+    With `quick`, those of `IN_BRIEF` unless others are named. With a `layout`, the one study that `data` holds in it.
 
     Raises:
         InputError: an unknown name or layout, no such folder, or a named study without its data.

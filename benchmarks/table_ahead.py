@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.table_contests import DEFAULT, DEFAULT_OF, WORDS, Contest, contests
+from benchmarks.table_contests import DEFAULT, DEFAULT_OF, WORDS, Against, Contest, contests
 from benchmarks.table_markdown import (
     FEW_WORDS,
     NOTHING,
@@ -19,7 +19,6 @@ from benchmarks.table_markdown import (
     signed,
 )
 from benchmarks.table_results import Gathered, Runs
-from priorlens.bootstrap import Estimate
 
 SHARES = ("pixel_ap", "dice_best")
 """Of which a ratio says something."""
@@ -73,16 +72,17 @@ def _overview(gathered: Gathered, found: Sequence[Contest]) -> str:
         rows.append(
             [
                 *(gathered.title(one.study), WORDS[one.figure], _title(one.best), _title(leader.other)),
-                *(figure(one.value), figure(leader.value), _interval(one, leader.difference)),
+                *(figure(one.value), figure(leader.value), _interval(leader)),
                 f"{one.ratio:.2f}" if one.figure in SHARES else NOTHING,
-                *([figure(default.value), _interval(one, default.leader.difference)] if default else [NOTHING] * 2),
+                *([figure(default.value), _interval(default.leader)] if default else [NOTHING] * 2),
             ]
         )
     return grid(header, rows, left=4)
 
 
-def _interval(one: Contest, difference: Estimate) -> str:
-    return signed(difference.value) + daggered(between(difference.low, difference.high, sign=True), one.patients)
+def _interval(each: Against) -> str:
+    found = each.difference
+    return signed(found.value) + daggered(between(found.low, found.high, sign=True), each.patients)
 
 
 def _tallies(gathered: Gathered, found: Sequence[Contest]) -> list[str]:
@@ -90,8 +90,8 @@ def _tallies(gathered: Gathered, found: Sequence[Contest]) -> list[str]:
     for key in ("pixel_ap", "image_auroc"):
         own = [one for one in found if one.figure == key]
         clear = [one for one in own if one.clear]
-        higher = [gathered.title(one.study) for one in own if not one.clear and one.value > one.leader.value]
-        lower = [gathered.title(one.study) for one in own if one.value <= one.leader.value]
+        higher = [gathered.title(one.study) for one in own if not one.clear and one.leader.difference.value > 0]
+        lower = [gathered.title(one.study) for one in own if not one.leader.difference.value > 0]
         line = f"{WORDS[key]}: ahead of every other method with the whole interval above zero on "
         line += _of(gathered, clear, own)
         line += f"; highest, but not so clearly, on {listed(higher)}" if higher else ""
@@ -129,7 +129,7 @@ def _losses(gathered: Gathered, found: Sequence[Contest]) -> str:
     for one in found:
         behind = [each for each in one.against if each.difference.value < 0]
         if behind:
-            names = [f"{_title(each.other)} by {_size(one, each.difference)}" for each in behind]
+            names = [f"{_title(each.other)} by {_size(each)}" for each in behind]
             lines.append(
                 f"- **{gathered.title(one.study)}, {WORDS[one.figure]}**: our best, {one.best.entry.title} "
                 f"({figure(one.value)}), is behind {listed(names)}."
@@ -137,9 +137,10 @@ def _losses(gathered: Gathered, found: Sequence[Contest]) -> str:
     return "\n".join(lines) or "In none of these figures is the best of ours below another method."
 
 
-def _size(one: Contest, difference: Estimate) -> str:
+def _size(each: Against) -> str:
     """How far behind; the interval is that of the loss."""
-    return figure(-difference.value) + daggered(between(-difference.high, -difference.low, sign=True), one.patients)
+    found = each.difference
+    return figure(-found.value) + daggered(between(-found.high, -found.low, sign=True), each.patients)
 
 
 def _sentence(one: Contest) -> str:
@@ -158,8 +159,8 @@ def _sentence(one: Contest) -> str:
 def _lead(one: Contest) -> str:
     leader = one.leader
     return (
-        f"{_title(one.best)} ({figure(one.value)}), is {_verdict(one, leader.difference)} the best other, "
-        f"{_title(leader.other)} ({figure(leader.value)}): {_interval(one, leader.difference)}"
+        f"{_title(one.best)} ({figure(one.value)}), is {_verdict(leader)} the best other, "
+        f"{_title(leader.other)} ({figure(leader.value)}): {_interval(leader)}"
     )
 
 
@@ -171,12 +172,12 @@ def _clearly(one: Contest, names: bool = True) -> str:
     unsettled = [each for each in one.clearly if each.other.unsettled]
     text += f", {len(unsettled)} of which had not settled within their time" if unsettled else ""
     doubtful = [each for each in one.against if not each.difference.low > 0]
-    told = [f"{_title(each.other)} ({_interval(one, each.difference)})" for each in doubtful]
+    told = [f"{_title(each.other)} ({_interval(each)})" for each in doubtful]
     return f"{text}; not of {listed(told)}." if told and names else f"{text}."
 
 
-def _verdict(one: Contest, difference: Estimate) -> str:
-    unsure = few(one.patients)
+def _verdict(each: Against) -> str:
+    difference, unsure = each.difference, few(each.patients)
     if difference.low > 0 and not unsure:
         return "clearly ahead of"
     if difference.high < 0 and not unsure:
@@ -191,9 +192,9 @@ def _differences(one: Contest) -> str:
     of_default = {}
     if one.default and one.default.best is not one.best:
         header.append(f"our default, {one.default.best.entry.title}, less it [95 %]")
-        of_default = {each.other.entry.name: _interval(one, each.difference) for each in one.default.against}
+        of_default = {each.other.entry.name: _interval(each) for each in one.default.against}
     rows = []
     for each in one.against:
-        cells = [_title(each.other), figure(each.value), _interval(one, each.difference)]
+        cells = [_title(each.other), figure(each.value), _interval(each)]
         rows.append(cells + ([of_default[each.other.entry.name]] if of_default else []))
     return grid(header, rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.table_markdown import few
@@ -30,11 +30,22 @@ DEFAULT_OF = {"brats": "scan"}
 @dataclass(frozen=True)
 class Against:
     """One peer or baseline, by its figure on all that it has judged. difference: of ours less this one, on the images
-    that both have judged."""
+    that both have judged. patients: behind its interval, None if not known."""
 
     other: Runs
     value: float
     difference: Estimate
+    patients: int | None
+
+    @property
+    def ours(self) -> float:
+        """Our figure on the images that both have judged."""
+        return self.value + self.difference.value
+
+    @property
+    def clear(self) -> bool:
+        """Whether ours is ahead with the interval above zero, where that is evidence."""
+        return self.difference.low > 0 and not few(self.patients)
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,7 @@ class Contest:
     @property
     def clearly(self) -> list[Against]:
         """The others that it is ahead of with the interval above zero; none where intervals are no evidence."""
-        return [] if few(self.patients) else [one for one in self.against if one.difference.low > 0]
+        return [one for one in self.against if one.clear]
 
     @property
     def clear(self) -> bool:
@@ -74,7 +85,7 @@ class Contest:
 
     @property
     def ratio(self) -> float:
-        return self.value / self.leader.value if self.leader.value else math.inf
+        return self.leader.ours / self.leader.value if self.leader.value else math.inf
 
 
 def default_of(study: str) -> str:
@@ -92,12 +103,16 @@ def contests(gathered: Gathered) -> list[Contest]:
             chosen = [one for one in there if one.whole or not one.ours]
             keys = [key for key in WORDS if key in ("pixel_ap", "image_auroc") or outcomes.study.height]
             for key in keys:
-                patients = gathered.patients(name, pixels=key not in (*IMAGE_FIGURES, MATCHED))
-                found += [contest for contest in (_contest(outcomes, chosen, key, patients),) if contest]
+                pixels = key not in (*IMAGE_FIGURES, MATCHED)
+                patients = {one.entry.name: gathered.patients_of(one, pixels=pixels) for one in chosen}
+                contest = _contest(outcomes, chosen, key, patients, gathered.patients(name, pixels=pixels))
+                found += [contest] if contest else []
     return found
 
 
-def _contest(outcomes: Outcomes, chosen: Sequence[Runs], key: str, patients: int | None) -> Contest | None:
+def _contest(
+    outcomes: Outcomes, chosen: Sequence[Runs], key: str, judged: Mapping[str, int | None], patients: int | None
+) -> Contest | None:
     """None where the figure is not defined for one of ours and one other."""
     known = [(one, value) for one in chosen if (value := _value(one, key)) is not None]
     ours = [pair for pair in known if pair[0].ours]
@@ -106,7 +121,10 @@ def _contest(outcomes: Outcomes, chosen: Sequence[Runs], key: str, patients: int
         return None
 
     def of(own: Runs, value: float) -> Contest:
-        against = [Against(other, figure, outcomes.difference(own, other, key)) for other, figure in others]
+        against = [
+            Against(other, figure, outcomes.difference(own, other, key), judged[other.entry.name])
+            for other, figure in others
+        ]
         against.sort(key=lambda one: (math.isnan(one.difference.value), one.difference.value))
         return Contest(outcomes.study.name, key, own, value, tuple(against), patients)
 

@@ -131,7 +131,6 @@ def methods_section(gathered: Gathered) -> str:
     for family, title in FAMILIES.items():
         for entry in gathered.methods.values():
             if entry.family == family:
-                only = f"only {listed(entry.only)}" if entry.only else ""
                 slow = f"every {entry.slow}th test image" if entry.slow > 1 else ""
                 shares = f"model of {entry.needs.replace('+', ' and ')}" if entry.needs else ""
                 rows.append(
@@ -140,7 +139,7 @@ def methods_section(gathered: Gathered) -> str:
                         f"`{entry.name}`",
                         title,
                         plain(entry.reference),
-                        "; ".join(filter(None, (only, slow, shares))),
+                        "; ".join(filter(None, (entry.limits, slow, shares))),
                     ]
                 )
     return grid(["method", "name", "family", "from", "limits"], rows, left=5)

@@ -124,6 +124,11 @@ def _with_folds(result: Mapping[str, Any], out: Path, studies: Mapping[str, Stud
     return result
 
 
+def _suits(entry: Entry, study: str, studies: Mapping[str, Study]) -> bool:
+    """Whether the method is meant for the study; of one whose images are gone, as far as its name tells."""
+    return entry.suits(studies[study]) if study in studies else not entry.only or study in entry.only
+
+
 @dataclass(frozen=True)
 class Gathered:
     """All results in `out` of the methods that there are. studies: those whose images are still there."""
@@ -136,8 +141,9 @@ class Gathered:
     @classmethod
     def read(cls, out: Path, methods: Mapping[str, Entry]) -> Gathered:
         studies = remembered(out)
-        results = tuple(_with_folds(one, out, studies) for one in read_results(out) if one["method"] in methods)
-        return cls(out, methods, results, studies)
+        read = [one for one in read_results(out) if one["method"] in methods]
+        suited = [one for one in read if _suits(methods[one["method"]], one["study"], studies)]
+        return cls(out, methods, tuple(_with_folds(one, out, studies) for one in suited), studies)
 
     @cached_property
     def names(self) -> list[str]:
@@ -171,13 +177,17 @@ class Gathered:
 
         pixels: behind one of a figure of pixels, which has the abnormal images alone.
         """
-        for one in self.runs(study):
-            for result in one.done if one.whole else ():
-                with suppress(OSError):
-                    judged = read_judged(one.place(self.out, result))
-                    healthy = {each.group for each in judged if each.kind == HEALTHY}
-                    ill = {each.group for each in judged if each.kind != HEALTHY and kind in (POOLED, each.kind)}
-                    return len(ill) if pixels else min(len(ill), len(healthy))
+        known = (self.patients_of(one, kind, pixels) for one in self.runs(study) if one.whole)
+        return next((count for count in known if count is not None), None)
+
+    def patients_of(self, runs: Runs, kind: str = POOLED, pixels: bool = False) -> int | None:
+        """The same of the images that a method has judged."""
+        for result in runs.done:
+            with suppress(OSError):
+                judged = read_judged(runs.place(self.out, result))
+                healthy = {each.group for each in judged if each.kind == HEALTHY}
+                ill = {each.group for each in judged if each.kind != HEALTHY and kind in (POOLED, each.kind)}
+                return len(ill) if pixels else min(len(ill), len(healthy))
         return None
 
     def planted(self, study: str) -> bool:
@@ -194,7 +204,7 @@ class Gathered:
         for entry in self.methods.values():
             for study in self.names:
                 lacking = [seed for seed in self.seeds if (entry.name, study, seed) not in there]
-                if lacking and (study not in self.studies or entry.suits(self.studies[study])):
+                if lacking and _suits(entry, study, self.studies):
                     some = f" (seed {', '.join(map(str, lacking))})" if len(lacking) < len(self.seeds) else ""
                     found.setdefault(entry.title, []).append(study + some)
         return found

@@ -44,7 +44,7 @@ def made(channels: int = 1, *, random: bool = True, **options) -> ImagePrior:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         prior = ImagePrior(channels, **{"width": 8} | options)
-        for module in (prior.inner, prior.head) if random else ():
+        for module in prior.networks.values() if random else ():
             for parameter in module.parameters():
                 parameter += 0.1 * torch.randn(parameter.shape)
     return prior

@@ -28,16 +28,19 @@ def test_who_asks_is_given_it_whatever_the_machine(wanted, dtype):
     assert dtype_of(wanted) == dtype
 
 
-@pytest.mark.parametrize(
-    ("capability", "instructions", "expected"),
-    [("AVX2", False, False), ("AVX512", False, False), ("AVX512", True, True), ("DEFAULT", False, False)],
-)
-def test_without_instructions_it_is_float32(monkeypatch, capability, instructions, expected):
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    assert computes_bfloat16("cpu") is expected
-    assert dtype_of(None) == (torch.bfloat16 if expected else torch.float32)
+@pytest.mark.parametrize(("avx512", "amx"), [(False, False), (True, False), (False, True)])
+def test_without_instructions_it_is_float32(monkeypatch, avx512, amx):
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert computes_bfloat16("cpu") is (avx512 or amx)
+    assert dtype_of(None) == (torch.bfloat16 if avx512 or amx else torch.float32)
+
+
+def test_other_processors_are_asked_by_the_library_that_computes(monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert computes_bfloat16("cpu") is False
 
 
 @pytest.mark.parametrize(("asked", "expected"), [("bfloat16", True), ("float32", False)])

@@ -16,7 +16,7 @@ LARGEST = 80
 """Side at which KLIP sees images that are larger; smaller ones it sees as they are."""
 
 WIDTH, SHARE = 16, 0.5
-"""Half the default's channels and half its steps: a twelfth of the time."""
+"""Half the default's channels and half its steps: a sixth of the time."""
 
 
 class Whole(OfImages):

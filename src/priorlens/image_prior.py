@@ -35,8 +35,10 @@ MOST_CHANNELS = 256
 FEW = 1000
 """Fewer images than this are also shifted, turned and stretched, lest they be known by heart."""
 
-WIDTH = 32
+WIDTH, NARROWEST, WIDEST = 32, 8, 256
 """Channels of the denoiser at the finest resolution. With 16 it takes a third of the time."""
+
+NO_HEAD = "the model has no variance head, which the rule standardised needs; fit again with --variance-head"
 
 _DENOISER, _VARIANCE = (1, 2, 4, 4), (16, 32, 48)  # the denoiser's in multiples of the width
 _DENOISER_3D, _VARIANCE_3D = (16, 32, 64), (8, 16, 24)  # a third axis costs ten times as much on a CPU
@@ -53,7 +55,7 @@ class ImagePrior:
     head: whether there is a variance head.
 
     Raises:
-        InputError: patches for a prior that was trained elsewhere, or no or too many channels.
+        InputError: patches for a prior that was trained elsewhere, or too few or too many channels.
     """
 
     def __init__(
@@ -70,6 +72,8 @@ class ImagePrior:
             raise InputError(f"patch {patch}: a prior trained elsewhere sees images whole; leave the patch out")
         if not 1 <= channels <= MOST_CHANNELS:
             raise InputError(f"{channels} channels: from 1 to {MOST_CHANNELS} can be learned; choose fewer")
+        if not NARROWEST <= width <= WIDEST:
+            raise InputError(f"width {width}: a prior has from {NARROWEST} to {WIDEST} channels; choose one between")
         self.channels = channels
         self.space = space
         self.patch = patch
@@ -104,7 +108,7 @@ class ImagePrior:
     def variance(self) -> ScaledVariance:
         """log Var[x | x_t], of whole images in [0, 1]. Raises ModelError where there is no head."""
         if self.head is None:
-            raise ModelError("the model has no variance head, which this rule needs; fit again with --variance-head")
+            raise ModelError(NO_HEAD)
         return ScaledVariance(Patched(self.head, self.patch) if self.patch else self.head)
 
     def parameters(self) -> dict[str, int]:

@@ -78,8 +78,10 @@ def _fitted(tensors: dict[str, Tensor], config: dict[str, Any]) -> Fitted:
     preparation = Preparation.restored(config["preparation"])
     facts = config["prior"]["external"]
     external = empty_external(facts) if facts else None
-    network = {"width": int(config["settings"]["width"]), "head": bool(config["settings"]["variance_head"])}
-    prior = ImagePrior(preparation.channels, patch=config["prior"]["patch"], external=external, **network)
+    patch, width, head = config["prior"]["patch"], config["settings"]["width"], config["settings"]["variance_head"]
+    if type(width) is not int or type(head) is not bool:
+        raise TypeError("the width is no whole number, or it is not said whether there is a variance head")
+    prior = ImagePrior(preparation.channels, patch=patch, external=external, width=width, head=head)
     prior.load_tensors(tensors)
     learned = {
         text: Learned.restored(under(f"learned.{index}", tensors), known)

@@ -17,7 +17,7 @@ from torch import Tensor
 from priorlens.body import body_region
 from priorlens.errors import InputError, ModelError
 from priorlens.held_out import evenly, hold_out, plant_each
-from priorlens.image_prior import LARGEST_WHOLE, STEPS, WIDTH, ImagePrior, fit_image_prior, stages
+from priorlens.image_prior import LARGEST_WHOLE, NO_HEAD, STEPS, WIDTH, ImagePrior, fit_image_prior, stages
 from priorlens.images import Image
 from priorlens.klip import KLIP, SIGMAS, WIDTHS
 from priorlens.klip_folder import METHOD, Fitted, read_klip, write_klip
@@ -45,6 +45,7 @@ SIZES = Sizes(32, 128, 16)
 """Of images, where none is asked for."""
 
 _SETTINGS = ("size", "patch", "width", "prior", "steps", "intensity", "rule", "posterior", "variance_head", "seed")
+_BITS, _QUALITY = ("kl_total", "kl_block"), ("psnr", "ssim")
 _PIXELS_AT_ONCE, _IMAGES_AT_ONCE = 2**18, 16
 _PIXELS_SEEN, _FEWEST_SEEN = 320 * 128**2, 24  # when what is usual is learned: a gigabyte of readings
 
@@ -126,11 +127,12 @@ class KLIPModel:
         self.noise = noise if spec.noise is None else spec.noise
 
     def check(self) -> None:
-        """Raises InputError where what was set suits no image: the window, or a physics that is to be simulated."""
-        if self.window and self.rule == "reference":
-            steps_within(self.window, REFERENCE_STEPS)
-        elif self.window:
-            levels_within(self.window, SIGMAS)
+        """Raises InputError where what was set suits no image, ModelError where the rule needs what was not learned."""
+        if self.rule == "standardised" and not self.variance_head:
+            raise ModelError(NO_HEAD)
+        if self.window:
+            by_steps = self.rule == "reference"
+            steps_within(self.window, REFERENCE_STEPS) if by_steps else levels_within(self.window, SIGMAS)
         if self.simulated:
             self._operator()
 
@@ -161,7 +163,7 @@ class KLIPModel:
     @property
     def figure_names_(self) -> tuple[str, ...]:
         """Of `Scores.figures`: bits of the whole image and of its largest block; what the reconstruction is worth."""
-        return ("kl_total", "kl_block", *(() if self.measured_as_ == IDENTITY else ("psnr", "ssim")))
+        return _BITS if self.measured_as_ == IDENTITY else (*_BITS, *_QUALITY)
 
     @property
     def tables_(self) -> dict[str, tuple[str, ...]]:
@@ -211,10 +213,10 @@ class KLIPModel:
         held = evenly(held, self._most_seen)
         healthy = self.preparation_.to_model([named[i] for i in held])
         planted, masks = self._planted(healthy)
-        looks = {"held-out images": len(held), "planted artefacts": len(planted)}
-        counts = {name: len(measurements) * count for name, count in looks.items()}
-        trained = stages(self.steps, external=external is not None, head=self.variance_head)
-        report = Reporter(on_progress, counts, sum(steps for _, steps in trained))
+        looks = {"held-out images": held, "planted artefacts": planted}
+        counts = {name: len(measurements) * len(seen) for name, seen in looks.items()}
+        to_train = dict(stages(self.steps, external=bool(external), head=self.variance_head))
+        report = Reporter(on_progress, counts, sum(to_train.values()))
         learn_prior = partial(fit_image_prior, steps=self.steps, seed=self.seed, batch=batch, accumulate=accumulate)
         learn_prior(self.prior_, self.preparation_.to_model([named[i] for i in kept]), state=state, on_step=report)
         self.learned_ = {}
@@ -224,8 +226,8 @@ class KLIPModel:
             changed = self._see(planted, partial(report.images, "planted artefacts"))
             self.learned_[self.measured_as_] = learn(seen, changed, masks, self.seed)
         self.measure(IDENTITY)
-        patients = len(set(groups)) if groups else len(named)
-        self.trained_on_ = {"images": len(kept), "held_out": len(held), "patients": patients}
+        whom = set(groups) if groups else named
+        self.trained_on_ = {"images": len(kept), "held_out": len(held), "patients": len(whom)}
         self.provenance_ = Provenance.of(named, groups)
         return self
 
@@ -260,14 +262,12 @@ class KLIPModel:
         operator = measurement.operator.to(self.device)
         usual = self.usual_like_(str(measurement.note["physics"]))
         found = self._judged(operator, measurement.y.to(self.device), measurement.noise, usual)
-        names = ("kl_total", "kl_block", "psnr", "ssim")
-        told = scores([found], None, None, self.preparation_, self._block(usual), names)
+        told = scores([found], None, None, self.preparation_, self._block(usual), (*_BITS, *_QUALITY))
         return Image(told.arrays["reconstructions"][0], measurement.path, float("nan")), told
 
     def save(self, folder: Path, *, facts: Mapping[str, Any] | None = None) -> None:
         """Write the model's folder; `facts` (whence the images, ...) go into its config. Raises OutputError."""
-        settings = {name: getattr(self, name) for name in _SETTINGS}
-        settings["prior"] = Path(self.prior).name if self.prior else None
+        settings = {name: getattr(self, name) for name in _SETTINGS} | {"prior": self.prior and Path(self.prior).name}
         learned = (self.learned_, self.trained_on_, self.provenance_)
         write_klip(folder, Fitted(settings, self.preparation_, self.prior_, *learned), facts or {})
 
@@ -300,7 +300,7 @@ class KLIPModel:
             "patch": self.prior_.patch,
             "channels": self.channels_,
             "intensity": dataclasses.asdict(self.preparation_.intensity),
-            "steps": self.steps,
+            "steps": 0 if external and not self.variance_head else self.steps,
             "seed": self.seed,
             "trained_on": self.trained_on_,
             "parameters": self.prior_.parameters(),

@@ -41,7 +41,7 @@ def out(tmp_path_factory):
         remember(study, out)
         for name, skill in SKILLS.items():
             entry = METHODS[name]
-            if not entry.only or study.name in entry.only:
+            if entry.suits(study):
                 ahead = 0.99 if (study.name, name) == ("brats", "brightness") else skill
                 settled = {"anodode": True, "klip": False, "patchcore": study is not head}.get(name)
                 made_run(

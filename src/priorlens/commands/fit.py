@@ -109,7 +109,7 @@ def fit(
             "prior": prior,
             "patch": patch,
             "width": width,
-            "variance-head": variance_head,
+            "variance-head": variance_head or None,
             "physics": physics,
             "noise": noise,
         },
@@ -118,6 +118,8 @@ def fit(
         for name, value in options.items() if other is not method else ():
             if value:
                 raise typer.BadParameter(f"--{name} is of --method {other.value}; leave it out with {method.value}")
+    if prior and width:
+        raise typer.BadParameter("--width is that of a new prior, --prior has its own; leave one of them out")
     if noise and not physics:
         raise typer.BadParameter("--noise is that of a --physics; name one, or leave it out")
     from priorlens.commands.fit_images import fit_images

@@ -29,7 +29,7 @@ def new_detector(
         from priorlens.klip_model import KLIPModel
 
         measured = {"physics": own["physics"] or (), "noise": own["noise"]}
-        network = {"width": own["width"] or WIDTH, "variance_head": own["variance-head"]}
+        network: dict[str, Any] = {"width": own["width"] or WIDTH, "variance_head": bool(own["variance-head"])}
         model = KLIPModel(**shared, prior=own["prior"], patch=own["patch"], **network)
         return model, {**own, "prior": own["prior"] and Path(own["prior"]).name}, measured
     from priorlens.anodode import AnoDODE

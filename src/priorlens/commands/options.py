@@ -253,10 +253,12 @@ class Run:
 
 
 def use_threads(threads: int | None) -> None:
-    """Apply `--threads`, if it was given, and make memory quick."""
+    """Apply `--threads`, if it was given, and make memory quick. Raises InputError for an arithmetic that is none."""
     from priorlens.commands.memory import keep_freed_memory
+    from priorlens.precision import computes_bfloat16
 
     keep_freed_memory()
+    computes_bfloat16("cpu")  # or the environment names another: told now, not image by image
     if threads is not None:
         import torch
 
