@@ -491,6 +491,27 @@ def test_without_a_variance_head_no_rule_but_one_lacks_anything(tmp_path):
     one_line(error, "variance head", "--variance-head")
 
 
+@pytest.mark.parametrize(
+    "change", [{"width": float("inf")}, {"width": 10**30}, {"width": "8"}, {"variance_head": 1}, {"width": None}]
+)
+def test_a_folder_that_tells_of_no_such_network_is_refused(folder, change):
+    config = json.loads((folder / CONFIG).read_text())
+    config["settings"] |= change
+    (folder / CONFIG).write_text(json.dumps(config))
+    with pytest.raises(ModelError) as error:
+        KLIPModel.load(folder, device="cpu")
+    one_line(error, folder, "fit again")
+
+
+def test_a_folder_of_before_the_width_is_refused(folder):
+    config = json.loads((folder / CONFIG).read_text())
+    del config["settings"]["width"], config["settings"]["variance_head"]
+    (folder / CONFIG).write_text(json.dumps(config))
+    with pytest.raises(ModelError) as error:
+        KLIPModel.load(folder, device="cpu")
+    one_line(error, folder, "fit again")
+
+
 def test_a_narrow_prior_is_narrow_when_loaded_too(tmp_path, fitted):
     wide = KLIPModel(**OPTIONS | {"width": 16}).fit(slices(8, 0))
     assert wide.describe()["parameters"]["denoiser"] > 2 * fitted.describe()["parameters"]["denoiser"]

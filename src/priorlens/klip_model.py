@@ -213,8 +213,8 @@ class KLIPModel:
         held = evenly(held, self._most_seen)
         healthy = self.preparation_.to_model([named[i] for i in held])
         planted, masks = self._planted(healthy)
-        looks = {"held-out images": held, "planted artefacts": planted}
-        counts = {name: len(measurements) * len(seen) for name, seen in looks.items()}
+        looks = {"held-out images": len(held), "planted artefacts": len(planted)}
+        counts = {name: len(measurements) * count for name, count in looks.items()}
         to_train = dict(stages(self.steps, external=bool(external), head=self.variance_head))
         report = Reporter(on_progress, counts, sum(to_train.values()))
         learn_prior = partial(fit_image_prior, steps=self.steps, seed=self.seed, batch=batch, accumulate=accumulate)

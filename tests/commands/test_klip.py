@@ -27,6 +27,7 @@ from priorlens.anodode import AnoDODE
 from priorlens.calibration import calibrated_setups, read_calibration
 from priorlens.commands import score_scans
 from priorlens.conformal import p_values
+from priorlens.errors import ModelError
 from priorlens.klip import SIGMAS, WIDTHS
 from priorlens.klip_model import KLIPModel
 from priorlens.klip_scores import steps_within
@@ -209,13 +210,40 @@ def test_fit_refuses_options_of_anodode_with_klip(
     assert not (tmp_path / "m").exists()
 
 
-@pytest.mark.parametrize("option", [("--prior", "p"), ("--physics", LEARNED), ("--noise", "0.1"), ("--patch", "16")])
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--prior", "p"),
+        ("--physics", LEARNED),
+        ("--noise", "0.1"),
+        ("--patch", "16"),
+        ("--width", "16"),
+        ("--variance-head",),
+    ],
+)
 def test_fit_refuses_options_of_klip_with_anodode(
-    tmp_path: Path, run: Command, healthy: Path, option: tuple[str, str]
+    tmp_path: Path, run: Command, healthy: Path, option: tuple[str, ...]
 ) -> None:
     ran = run("fit", healthy, "--out", tmp_path / "m", *option)
     assert ran.code == 2 and f"{option[0]} is of --method klip" in ran.stderr, ran
     assert not (tmp_path / "m").exists()
+
+
+def test_a_prior_brought_along_has_its_own_width(tmp_path: Path, run: Command, healthy: Path) -> None:
+    ran = run("fit", healthy, "--out", tmp_path / "m", "--method", "klip", "--prior", "p", "--width", 16)
+    assert ran.code == 2 and "--width is that of a new prior" in ran.stderr, ran
+
+
+def test_a_rule_that_lacks_the_variance_head_is_refused_before_any_output(
+    tmp_path: Path, run: Command, healthy: Path, new: Path
+) -> None:
+    plain = [option for option in SMALL_KLIP if option != "--variance-head"]
+    assert run("fit", healthy, "--out", tmp_path / "model", *plain).code == 0
+    out = tmp_path / "out"
+    ran = run("score", tmp_path / "model", new, "--out", out, "--rule", "standardised")
+    assert ran.code == ModelError.exit_code and "--variance-head" in ran.stderr, ran
+    assert not out.exists()
+    assert run("score", tmp_path / "model", new, "--out", out, "--no-overlays").code == 0
 
 
 def test_fit_refuses_noise_of_no_measurement(tmp_path: Path, run: Command, healthy: Path) -> None:

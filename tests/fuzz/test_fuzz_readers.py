@@ -193,6 +193,12 @@ def test_results_of_no_schema(tmp_path, schema):
     refused(lambda: read_result_folder(tmp_path), "verdicts.json")
 
 
+@pytest.mark.parametrize("width", [0, 7, 257, 10**9])
+def test_models_of_a_width_that_none_has(width):
+    with pytest.raises(InputError, match="width"):
+        ImagePrior(1, width=width)
+
+
 def test_models_of_more_channels_than_fit_into_memory():
     with pytest.raises(InputError, match="channels"):
         ImagePrior(MOST_CHANNELS + 1)
