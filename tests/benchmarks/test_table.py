@@ -34,7 +34,7 @@ def few_resamples():
 def out(tmp_path_factory):
     """Two studies where we lead, one with slices where a baseline does; a failed run, a missing one, two seeds."""
     out = tmp_path_factory.mktemp("out")
-    head = made_study(out / "data/head_ct", "head_ct", kinds=("bleed", "rim"), count=12)
+    head = made_study(out / "data/head_ct", "head_ct", kinds=("bleed", "rim"), count=24)
     brats = made_study(out / "data/brats", "brats", slices=True, planted=False)
     digits = made_study(out / "data/digits", "digits", masks=False, planted=False, count=12)
     for study in (head, brats, digits):

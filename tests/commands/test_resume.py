@@ -12,6 +12,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ import pytest
 from command_line import Command, Draw
 
 from priorlens import ledger, scoring
+from priorlens.commands import recording
+from priorlens.errors import OutputError
 from priorlens.scan_model import ScanModel
 from volumes.made_scans import head, write_nifti
 
@@ -389,6 +392,24 @@ ENDING = """
         complete(out, {}, shard, tables, lambda run: None)
         print("ended", flush=True)
 """
+
+
+def test_a_part_begins_though_another_began_between_two_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, prepare = tmp_path / "out", recording.prepare_folder
+
+    def while_another_begins(path: Path, overwrite: bool = False) -> Path:
+        path.mkdir(exist_ok=True)
+        (path / "run-2-of-3.sqlite").touch()
+        return prepare(path, overwrite=overwrite)
+
+    monkeypatch.setattr(recording, "prepare_folder", while_another_begins)
+    with closing(recording.begin(out, {}, overwrite=False, shard=recording.Shard(0, 3))) as run:
+        assert run.shard.of == 3
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a.txt").touch()
+    monkeypatch.setattr(recording, "prepare_folder", prepare)
+    with pytest.raises(OutputError, match="is not empty"):
+        recording.begin(tmp_path / "full", {}, overwrite=False)
 
 
 def test_of_parts_that_end_at_the_same_moment_one_writes_the_tables(tmp_path: Path) -> None:

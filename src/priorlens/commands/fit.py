@@ -105,14 +105,8 @@ def fit(
         raise typer.BadParameter("--resume goes on, --overwrite starts again; choose one of them")
     of_method: dict[Method, dict[str, Any]] = {
         Method.anodode: {"backbone": backbone, "weights": weights},
-        Method.klip: {
-            "prior": prior,
-            "patch": patch,
-            "width": width,
-            "variance-head": variance_head or None,
-            "physics": physics,
-            "noise": noise,
-        },
+        Method.klip: {"prior": prior, "patch": patch, "physics": physics, "noise": noise}
+        | {"width": width, "variance-head": variance_head or None},
     }
     for other, options in of_method.items():
         for name, value in options.items() if other is not method else ():

@@ -108,6 +108,16 @@ class Run:
         return cls(Ledger.in_memory())
 
 
+def _make_ready(out: Path, overwrite: bool) -> None:
+    """A folder that is empty, or holds runs. Raises OutputError."""
+    try:
+        prepare_folder(out, overwrite=overwrite or any(out.glob(_RUNS)))
+    except OutputError:
+        if not any(out.glob(_RUNS)):
+            raise
+        prepare_folder(out, overwrite=True)  # another part has begun in it between the two looks
+
+
 def begin(
     out: Path,
     identity: Mapping[str, Any],
@@ -131,8 +141,7 @@ def begin(
     publisher = Publisher(remote) if remote else None
     if publisher:
         publisher.prepare(overwrite=overwrite)
-    earlier = out.is_dir() and (publisher is not None or any(out.glob(_RUNS)))
-    prepare_folder(out, overwrite=overwrite or earlier)
+    _make_ready(out, overwrite or (publisher is not None and out.is_dir()))
     with ExitStack() as stack:
 
         def opened(path: Path) -> Ledger:
