@@ -18,7 +18,7 @@ from benchmarks.table_ran import absent_section
 from benchmarks.table_results import Gathered
 from priorlens.errors import InputError
 
-SKILLS = {"anodode": 0.8, "klip": 0.7, "klip_reference": 0.9, "patchcore": 0.55, "anoddpm": 0.5, "brightness": 0.3}
+SKILLS = {"anodode": 0.8, "klip": 0.83, "klip_reference": 0.9, "patchcore": 0.55, "anoddpm": 0.5, "brightness": 0.3}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -124,9 +124,9 @@ def test_planted_lesions_are_called_so(page):
 
 def test_the_best_of_a_column_is_bold_among_those_who_judged_all(page, out):
     text = section(page, "### head_ct (planted lesions)")
-    own = rows(text, "AnoDODE, default rule")[0]
     runs = {one.entry.name: one for one in Gathered.read(out, METHODS).runs("head_ct")}
-    assert f"**{runs['anodode'].value('pixel_ap'):.3f}**" in own
+    best = max(("anodode", "klip"), key=lambda name: runs[name].value("pixel_ap"))
+    assert f"**{runs[best].value('pixel_ap'):.3f}**" in rows(text, METHODS[best].title)[0]
     assert "**" not in rows(text, METHODS["klip_reference"].title)[0]
     assert "only every 10th test image was judged" in text
 
