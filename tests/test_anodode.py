@@ -180,12 +180,13 @@ def test_an_image_unlike_the_healthy_ones_is_named(detector):
 def test_obvious_damage_is_surprising(detector):
     """Half of a slice replaced by noise: even three steps of training suffice for the features to look unusual.
 
-    After so few steps one healthy slice in six may stand out too, and which does depends on the arithmetic."""
+    As a whole: after so few steps single places of healthy slices, which `combined` looks at too, may stand out."""
+    detector.rule = "coherent"
     healthy = slices(6, seed=1)
     damaged = [image.copy() for image in healthy]
     for i, image in enumerate(damaged):
         image[16:48, 16:48] = np.random.default_rng(i).uniform(0, 255, (32, 32))
-    assert detector.score(damaged).anomaly.min() > np.sort(detector.score(healthy).anomaly)[-2]
+    assert detector.score(damaged).anomaly.min() > detector.score(healthy).anomaly.max()
 
 
 # --- the spectrum

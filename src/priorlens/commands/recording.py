@@ -108,16 +108,6 @@ class Run:
         return cls(Ledger.in_memory())
 
 
-def _make_ready(out: Path, overwrite: bool) -> None:
-    """A folder that is empty, or holds runs. Raises OutputError."""
-    try:
-        prepare_folder(out, overwrite=overwrite or any(out.glob(_RUNS)))
-    except OutputError:
-        if not any(out.glob(_RUNS)):
-            raise
-        prepare_folder(out, overwrite=True)  # another part has begun in it between the two looks
-
-
 def begin(
     out: Path,
     identity: Mapping[str, Any],
@@ -141,7 +131,12 @@ def begin(
     publisher = Publisher(remote) if remote else None
     if publisher:
         publisher.prepare(overwrite=overwrite)
-    _make_ready(out, overwrite or (publisher is not None and out.is_dir()))
+    try:
+        prepare_folder(out, overwrite=overwrite or publisher is not None)
+    except OutputError:
+        if not any(out.glob(_RUNS)):  # looked for only now: another part may begin at this very moment
+            raise
+        prepare_folder(out, overwrite=True)
     with ExitStack() as stack:
 
         def opened(path: Path) -> Ledger:
