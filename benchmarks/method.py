@@ -16,6 +16,8 @@ from priorlens.images import Image
 PEER_MINUTES = "BENCHMARKS_PEER_MINUTES"
 """Variable of a worker's environment: minutes of a processor that the training of a peer may take."""
 
+_MEANING = {"range": "the same in all images", "percentile": "something else in each image"}
+
 Family = Literal["ours", "anomalib", "diffusion", "simple"]
 
 
@@ -114,9 +116,9 @@ class Entry:
     @property
     def limits(self) -> str:
         """The studies it is meant for, in words; empty where it is any."""
-        of = {"": "", "range": "only where grey values mean the same in all images"}
-        of["percentile"] = "only where grey values mean something else in each image"
-        return "; ".join(filter(None, (f"only {', '.join(self.only)}" if self.only else "", of[self.intensity])))
+        told = [f"only {', '.join(self.only)}"] if self.only else []
+        told += [f"only where grey values mean {_MEANING[self.intensity]}"] if self.intensity else []
+        return "; ".join(told)
 
     def make(self) -> Method:
         module, _, name = self.made_by.partition(":")

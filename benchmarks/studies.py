@@ -82,9 +82,7 @@ def registry(folds: int = FOLDS) -> dict[str, Make]:
             r"^(\d+)_",
         ),
         "brats": _brats(folds),
-        "mni152": _embedded("mni152"),
-        "fashion_mnist": _embedded("fashion_mnist"),
-        "digits": _embedded("digits"),
+        **{name: _embedded(name) for name in EMBEDDED},
     }
 
 
@@ -110,8 +108,8 @@ def studies(
     known = registry(folds)
     if unknown := [name for name in names if name not in known]:
         raise InputError(f"{unknown[0]}: is no study; there are {', '.join(known)}")
-    embedded = [name for name in known if name in EMBEDDED] if data is None else []
-    unnamed = IN_BRIEF if quick else embedded or [name for name in known if name not in EMBEDDED]
+    in_data = [name for name in known if name not in EMBEDDED]
+    unnamed = IN_BRIEF if quick else EMBEDDED if data is None else in_data
     found = {name: known[name](data, out, quick) for name in names or unnamed}
     if missing := [name for name in names if found[name] is None]:
         where = f"not under {data}" if data else "found with --data DIR"

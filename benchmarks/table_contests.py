@@ -105,15 +105,15 @@ def contests(gathered: Gathered) -> list[Contest]:
             for key in keys:
                 pixels = key not in (*IMAGE_FIGURES, MATCHED)
                 patients = {one.entry.name: gathered.patients_of(one, pixels=pixels) for one in chosen}
-                contest = _contest(outcomes, chosen, key, patients, gathered.patients(name, pixels=pixels))
+                contest = _contest(outcomes, chosen, key, patients)
                 found += [contest] if contest else []
     return found
 
 
 def _contest(
-    outcomes: Outcomes, chosen: Sequence[Runs], key: str, judged: Mapping[str, int | None], patients: int | None
+    outcomes: Outcomes, chosen: Sequence[Runs], key: str, patients: Mapping[str, int | None]
 ) -> Contest | None:
-    """None where the figure is not defined for one of ours and one other."""
+    """patients: by method. None where the figure is not defined for one of ours and one other."""
     known = [(one, value) for one in chosen if (value := _value(one, key)) is not None]
     ours = [pair for pair in known if pair[0].ours]
     others = [pair for pair in known if not pair[0].ours]
@@ -122,11 +122,11 @@ def _contest(
 
     def of(own: Runs, value: float) -> Contest:
         against = [
-            Against(other, figure, outcomes.difference(own, other, key), judged[other.entry.name])
+            Against(other, figure, outcomes.difference(own, other, key), patients[other.entry.name])
             for other, figure in others
         ]
         against.sort(key=lambda one: (math.isnan(one.difference.value), one.difference.value))
-        return Contest(outcomes.study.name, key, own, value, tuple(against), patients)
+        return Contest(outcomes.study.name, key, own, value, tuple(against), patients[own.entry.name])
 
     best = of(*max(ours, key=lambda pair: pair[1]))
     named = [pair for pair in ours if pair[0].entry.name == default_of(outcomes.study.name)]

@@ -213,8 +213,8 @@ class KLIPModel:
         held = evenly(held, self._most_seen)
         healthy = self.preparation_.to_model([named[i] for i in held])
         planted, masks = self._planted(healthy)
-        looks = {"held-out images": len(held), "planted artefacts": len(planted)}
-        counts = {name: len(measurements) * count for name, count in looks.items()}
+        looks = len(measurements)
+        counts = {"held-out images": looks * len(held), "planted artefacts": looks * len(planted)}
         to_train = dict(stages(self.steps, external=bool(external), head=self.variance_head))
         report = Reporter(on_progress, counts, sum(to_train.values()))
         learn_prior = partial(fit_image_prior, steps=self.steps, seed=self.seed, batch=batch, accumulate=accumulate)
@@ -226,8 +226,8 @@ class KLIPModel:
             changed = self._see(planted, partial(report.images, "planted artefacts"))
             self.learned_[self.measured_as_] = learn(seen, changed, masks, self.seed)
         self.measure(IDENTITY)
-        whom = set(groups) if groups else named
-        self.trained_on_ = {"images": len(kept), "held_out": len(held), "patients": len(whom)}
+        patients = len(set(groups)) if groups else len(named)
+        self.trained_on_ = {"images": len(kept), "held_out": len(held), "patients": patients}
         self.provenance_ = Provenance.of(named, groups)
         return self
 
