@@ -14,15 +14,15 @@ ENTRIES: tuple[Entry, ...] = (
     _entry("padim", "PaDiM", "anomalib_fitted:PaDiM", "Defard et al. 2021, arXiv 2011.08785"),
     _entry("dfm", "DFM", "anomalib_fitted:DFM", "Ahuja et al. 2019, arXiv 1909.11786"),
     _entry("dfkde", "DFKDE", "anomalib_fitted:DFKDE", "anomalib, Akcay et al. 2022, arXiv 2202.08341"),
-    _entry("cflow", "CFLOW", "anomalib_trained:CFlow", "Gudovskiy et al. 2022, arXiv 2107.12571"),
-    _entry("fastflow", "FastFlow", "anomalib_trained:FastFlow", "Yu et al. 2021, arXiv 2111.07677"),
-    _entry("stfpm", "STFPM", "anomalib_trained:STFPM", "Wang et al. 2021, arXiv 2103.04257"),
     _entry(
         "reverse_distillation",
         "Reverse Distillation",
         "anomalib_trained:ReverseDistillation",
         "Deng & Li 2022, arXiv 2201.10703",
     ),
+    _entry("cflow", "CFLOW", "anomalib_trained:CFlow", "Gudovskiy et al. 2022, arXiv 2107.12571"),
+    _entry("fastflow", "FastFlow", "anomalib_trained:FastFlow", "Yu et al. 2021, arXiv 2111.07677"),
+    _entry("stfpm", "STFPM", "anomalib_trained:STFPM", "Wang et al. 2021, arXiv 2103.04257"),
 )
 
 LEFT_OUT: tuple[tuple[str, str], ...] = (
