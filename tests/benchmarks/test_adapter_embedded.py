@@ -80,7 +80,9 @@ def test_without_fashion_one_line_says_where_to_get_it(tmp_path, capsys):
     assert not (tmp_path / "studies").exists()
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"\0\0\x08\x03"), gzip.compress(bytes(40))])
+@pytest.mark.parametrize(
+    "content", [b"no gzip", gzip.compress(b"\0\0\x08\x03", mtime=0), gzip.compress(bytes(40), mtime=0)]
+)
 def test_damaged_fashion_is_refused_and_leaves_nothing(tmp_path, fashion, content):
     path = fashion / "train-images-idx3-ubyte.gz"
     path.write_bytes(content)
