@@ -37,10 +37,10 @@ STEPS = {
         *("measurement.physics", "measurement.cfl", "measurement.arrays", "measurement.kspace", "measurement.files"),
     ),
     "posterior": ("posterior.denoisers", "posterior.sampling", "posterior.divergence", "posterior.reference"),
-    "surprise": ("surprise", "feature_prior", "combination", "rules"),
+    "surprise": ("surprise", "feature_prior", "weighing", "combination", "rules"),
     "detector": (
         *("progress", "scores", "anodode"),
-        *("image_prior", "klip", "weighing", "klip_rules", "klip_scores", "klip_folder", "klip_model"),
+        *("image_prior", "klip", "klip_rules", "klip_scores", "klip_folder", "klip_model"),
         *("scan_surprise", "cube_model", "detectors", "scan_model"),
     ),
     "verdicts": (

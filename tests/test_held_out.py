@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from priorlens import held_out
 from priorlens.datasets import MIN_HEALTHY
 from priorlens.errors import InputError
-from priorlens.held_out import FEWEST, PLANTED_EACH, hold_out, plant_each, planted_count, set_aside
+from priorlens.held_out import FEWEST, FOLDS, PLANTED_EACH, folds, hold_out, plant_each, planted_count, set_aside
 from priorlens.planted import INSIDE
 
 
@@ -123,8 +123,9 @@ def images(count: int, channels: int = 1) -> np.ndarray:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_each_copy_differs_from_its_image_and_only_at_the_mask(channels):
     healthy = images(3, channels)
-    planted, masks = plant_each(healthy, np.random.default_rng(0))
+    planted, masks, sources = plant_each(healthy, np.random.default_rng(0))
     assert len(planted) == len(masks) == planted_count(3) == 3 * PLANTED_EACH
+    assert sources == [0, 1, 2] * PLANTED_EACH
     for i, (image, mask) in enumerate(zip(planted, masks, strict=True)):
         change = image - healthy[i % 3]
         assert mask.any() and image.dtype == np.float32 and image.shape == (channels, 48, 48)
@@ -140,16 +141,16 @@ def test_artefacts_lie_in_what_is_taken_for_the_body():
         seen.append(grey)
         return np.arange(48)[:, None] + np.zeros((48, 48)) < 24
 
-    _, masks = plant_each(healthy, np.random.default_rng(0), upper)
+    _, masks, _ = plant_each(healthy, np.random.default_rng(0), upper)
     np.testing.assert_array_equal(seen, np.tile(healthy.mean(1), (PLANTED_EACH, 1, 1)))
     assert len(masks) == planted_count(2)
     assert all(mask[:24].sum() >= INSIDE * mask.sum() for mask in masks)
-    _, anywhere = plant_each(healthy, np.random.default_rng(0))
+    _, anywhere, _ = plant_each(healthy, np.random.default_rng(0))
     assert any(mask[:24].sum() < INSIDE * mask.sum() for mask in anywhere)
 
 
 def test_artefacts_differ_and_the_seed_decides_them():
-    (one, _), (same, _), (other, _) = (plant_each(images(2), np.random.default_rng(seed)) for seed in (0, 0, 1))
+    one, same, other = (plant_each(images(2), np.random.default_rng(seed))[0] for seed in (0, 0, 1))
     assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
     assert not np.array_equal(one[0], one[2]), "two copies of one image get two artefacts"
@@ -166,9 +167,29 @@ def test_images_in_which_nothing_can_be_planted_are_left_out(monkeypatch):
     monkeypatch.setattr(held_out, "plant", sometimes)
     healthy = images(2)
     healthy[1] *= 10
-    planted, masks = plant_each(healthy, np.random.default_rng(0))
+    planted, masks, sources = plant_each(healthy, np.random.default_rng(0))
     assert len(planted) == len(masks) == PLANTED_EACH
+    assert sources == [0] * PLANTED_EACH, "the copies that there are, by their image"
 
 
 def test_how_many_are_planted():
     assert [planted_count(held) for held in (0, 1, 24, 30, 110, 240, 1000)] == [0, 8, 192, 240, 220, 240, 1000]
+    assert [planted_count(held, 2) for held in (0, 1, 24, 30, 110, 240, 1000)] == [0, 16, 384, 480, 440, 480, 1000]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 7])
+def test_a_patient_is_in_one_fold_and_no_fold_is_empty(count):
+    groups = [f"p{patient}" for patient in range(count) for _ in range(1 + patient % 3)] * 2
+    found = folds(groups)
+    if count > 1:
+        assert all(len({fold for fold, own in zip(found, groups, strict=True) if own == one}) == 1 for one in groups)
+        assert set(found) == set(range(min(count, FOLDS)))
+    else:
+        assert found == [0, 1], "one patient's images: each by itself"
+    assert folds([]) == []
+
+
+def test_many_copies_are_planted_where_many_are_asked_for():
+    planted, masks, sources = plant_each(images(2), np.random.default_rng(0), many=2)
+    assert len(planted) == len(masks) == planted_count(2, 2) == 4 * PLANTED_EACH
+    assert sources == [0, 1] * 2 * PLANTED_EACH

@@ -55,6 +55,7 @@ def small():
         patch.setattr(held_out, "PLANTED", 1)
         patch.setattr(klip_rules, "BLOCKS", (4,))
         patch.setattr(weighing, "_EPOCHS", 1)
+        patch.setattr(weighing, "_FEWEST_STEPS", 1)
         patch.setattr(klip_model, "REFERENCE_STEPS", 2)
         yield
     torch.set_num_threads(threads)

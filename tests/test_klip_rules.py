@@ -21,7 +21,6 @@ from priorlens.klip_rules import (
     FLOOR,
     KLIP_RULES,
     LEARNED,
-    SHARES,
     KLIPVerdict,
     Learned,
     Seen,
@@ -32,7 +31,7 @@ from priorlens.klip_rules import (
 from priorlens.posterior.divergence import Divergence, quadrature
 from priorlens.scores import HealthyStatistics
 from priorlens.surprise import Surprise, smooth
-from priorlens.weighing import CONTEXT, Weighing, context
+from priorlens.weighing import CONTEXT, SHARES, Weighing, context
 
 SIGMAS, WIDTHS, SIDE = (0.1, 0.2, 0.4), (0.0, 1.0), 16
 NAMES = (*reading_names(["image"], sigmas=SIGMAS, widths=WIDTHS), *(f"context {name}" for name in CONTEXT))

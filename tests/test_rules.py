@@ -6,13 +6,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from priorlens.combination import Combination, reading_names, readings
+from priorlens.combination import Combination, Readings, reading_names, readings, with_context
 from priorlens.rules import RULES, HealthyScale, Verdict, from_surprise
 from priorlens.surprise import SIGMAS, WIDTHS, Surprise
+from priorlens.weighing import CONTEXT_NAMES, Weighing, highest
 
 SCALES = {"s8": 8, "s16": 4}
 SIDE, IMAGES = 16, 3
-NAMES = reading_names(list(SCALES))
+NAMES = (*reading_names(list(SCALES)), *CONTEXT_NAMES)
+SURPRISE = len(NAMES) - len(CONTEXT_NAMES)
+IMAGE = torch.rand(IMAGES, 1, 4 * SIDE, 4 * SIDE, generator=torch.Generator().manual_seed(0))
 HEALTHY = {
     "s8": HealthyScale(bits_mean=1.0, bits_std=0.1, bits_map_mean=1.0, bits_map_std=0.5, residual_mean=1.0),
     "s16": HealthyScale(bits_mean=2.0, bits_std=0.2, bits_map_mean=2.0, bits_map_std=0.4, residual_mean=1.0),
@@ -28,8 +31,16 @@ COMBINATION = Combination(
     usual=torch.zeros(len(NAMES)),
     spread=torch.ones(len(NAMES)),
     figures=FIGURES / FIGURES.sum(1, keepdim=True),
-    weights=torch.linspace(-1, 1, len(NAMES)),
-    bias=0.5,
+    weighing=Weighing(
+        usual=torch.zeros(len(NAMES)),
+        mean=torch.zeros(len(NAMES)),
+        deviation=torch.ones(len(NAMES)),
+        inner=0.5 * torch.cat([torch.linspace(-1, 1, SURPRISE), torch.zeros(len(CONTEXT_NAMES))])[None],
+        inner_bias=torch.tensor([0.5]),
+        outer=torch.ones(1, 1),
+        outer_bias=torch.zeros(1),
+    ),
+    share=0.02,
 )
 
 
@@ -53,8 +64,12 @@ def surprises(
     return found
 
 
+def laid_out(found: dict[str, Surprise]) -> Readings:
+    return with_context(readings(found, SIDE), IMAGE)
+
+
 def judge(rule: str, found: dict[str, Surprise]) -> Verdict:
-    return from_surprise(rule, COMBINATION, HEALTHY, found, readings(found, SIDE), USUAL)
+    return from_surprise(rule, COMBINATION, HEALTHY, found, laid_out(found), USUAL)
 
 
 def everywhere(verdict: Verdict, anomaly: float, at: float) -> None:
@@ -72,7 +87,7 @@ def test_every_rule_judges_every_image_on_the_common_grid(rule):
 def test_combined_has_the_map_of_the_combination_and_the_figure_that_is_further_from_the_usual():
     """The whole image is two deviations above, 2 bits of 1 ± 0.5; the map's highest 2 %, as on all of it, less."""
     found = surprises(standardised=2.0, expected=0.3, coherent=4.0)
-    laid = readings(found, SIDE)
+    laid = laid_out(found)
     verdict = judge("combined", found)
     torch.testing.assert_close(verdict.anomaly_map, COMBINATION.anomaly_map(laid))
     torch.testing.assert_close(judge("coherent", found).anomaly, COMBINATION.anomaly(laid))
@@ -83,9 +98,21 @@ def test_combined_has_the_map_of_the_combination_and_the_figure_that_is_further_
 def test_combined_is_local_where_a_place_is_more_unusual_than_the_whole():
     usual = USUAL | {"local": (0.0, 0.01)}
     found = surprises(standardised=2.0, expected=0.3, coherent=4.0)
-    laid = readings(found, SIDE)
+    laid = laid_out(found)
     verdict = from_surprise("combined", COMBINATION, HEALTHY, found, laid, usual)
     torch.testing.assert_close(verdict.anomaly, judge("local", found).anomaly / 0.01)
+
+
+@pytest.mark.parametrize("rule", ["combined", "local"])
+def test_a_map_of_others_takes_the_place_of_the_combination_s(rule):
+    """As of images that the combination has learned from."""
+    found, given = surprises(coherent=0.5), torch.arange(float(IMAGES * SIDE * SIDE)).reshape(IMAGES, SIDE, SIDE)
+    verdict = from_surprise(rule, COMBINATION, HEALTHY, found, laid_out(found), USUAL, given)
+    assert torch.equal(verdict.anomaly_map, given)
+    peak = highest(given, 0.02)
+    torch.testing.assert_close(verdict.anomaly, peak if rule == "local" else peak / 4)
+    other = from_surprise("coherent", COMBINATION, HEALTHY, found, laid_out(found), USUAL, given)
+    torch.testing.assert_close(other.anomaly_map, judge("coherent", found).anomaly_map)
 
 
 def test_coherent_is_bits_above_what_is_usual():
@@ -117,8 +144,9 @@ def test_a_place_stays_where_it_is():
         inside = (..., slice(rows // 2, None), slice(None, rows // 2))
         for values in (found.bits_map, found.standardised, found.coherent):
             values[inside] += 5
-    increasing = replace(COMBINATION, weights=torch.full((len(NAMES),), 0.1))
+    weighing = replace(COMBINATION.weighing, inner=COMBINATION.weighing.inner.sign().square() * 0.1)
+    increasing = replace(COMBINATION, weighing=weighing)
     for rule in ("combined", "coherent", "standardised", "typicality"):
-        found = from_surprise(rule, increasing, HEALTHY, corner, readings(corner, SIDE), USUAL).anomaly_map
+        found = from_surprise(rule, increasing, HEALTHY, corner, laid_out(corner), USUAL).anomaly_map
         inside = found[:, 10:, :6]
         assert inside.min() > found[:, :6].max() and inside.min() > found[:, :, 10:].max(), rule

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from priorlens import held_out, image_prior, scan_model
+from priorlens import held_out, image_prior, scan_model, weighing
 from priorlens.anodode import AnoDODE
 from priorlens.checkpoint import CONFIG, TENSORS
 from priorlens.cube_model import CubeModel
@@ -32,6 +32,7 @@ def small():
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(held_out, "PLANTED_EACH", 1)
+        patch.setattr(weighing, "_FEWEST_STEPS", 20)
         patch.setattr(image_prior, "_DENOISER_3D", (8, 8))
         patch.setattr(image_prior, "_VARIANCE_3D", (8, 8))
         for name in ("likelihood", "residual"):

@@ -13,7 +13,18 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from priorlens import weighing
-from priorlens.weighing import CONTEXT, Weighing, context, fit_weighing
+from priorlens.weighing import (
+    CONTEXT,
+    SHARES,
+    Weighing,
+    best_share,
+    by_others,
+    context,
+    fit_members,
+    fit_weighing,
+    highest,
+    together,
+)
 
 SIDE = 32
 
@@ -286,3 +297,65 @@ def test_noise_raises_noise_where_it_is():
         assert found[26:38, 26:38].min() > found[:8].max() + 5
         told.append(found[26:38, 26:38].mean())
     assert float(told[1] - told[0]) == pytest.approx(2, abs=0.05), "twice the noise: two bits"
+
+
+# --- several networks, each of which leaves out some images
+
+
+def in_folds(maps: Tensor, masks: Tensor, folds: Tensor) -> list[Weighing]:
+    return fit_members(maps.mean((0, 2, 3)), maps, masks, folds, 0, count=3, hidden=4)
+
+
+def test_a_member_does_not_know_the_images_of_its_fold():
+    """Their masks turned about, its network is the same but for rounding, and the others are not."""
+    maps, masks = only_where_flat(seed=0)
+    folds = torch.arange(len(maps)) % 3
+    turned = torch.where((folds == 1)[:, None, None], ~masks, masks)
+    one, other = in_folds(maps, masks, folds), in_folds(maps, turned, folds)
+    apart = [float((a.inner - b.inner).norm() / b.inner.norm()) for a, b in zip(one, other, strict=True)]
+    assert apart[1] < 0.01 and min(apart[0], apart[2]) > 0.1, apart
+
+
+def test_a_fold_without_artefacts_has_a_network_of_all_others():
+    maps, masks = only_where_flat(seed=0)
+    folds = torch.arange(len(maps)) % 2
+    members = in_folds(maps, masks, folds)
+    assert len(members) == 3
+    assert by_others(members, maps, folds + 1).isfinite().all()
+
+
+def test_members_together_are_the_mean_of_their_maps():
+    maps, masks = reversed_where_steep(seed=3)
+    members = in_folds(maps, masks, torch.arange(len(maps)) % 3)
+    joined = together(members)
+    assert joined.inner.shape == (12, 2) and joined.outer.shape == (1, 12)
+    expected = torch.stack([member.anomaly_map(maps[:4]) for member in members]).mean(0)
+    torch.testing.assert_close(joined.anomaly_map(maps[:4]), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_each_image_is_judged_by_the_member_of_its_fold():
+    maps, masks = only_where_flat(seed=0)
+    folds = torch.tensor([2, 0, 0, 1, 2, 1])
+    members = in_folds(maps, masks, torch.arange(len(maps)) % 3)
+    found = by_others(members, maps[:6], folds)
+    for image, fold in enumerate(folds.tolist()):
+        torch.testing.assert_close(found[image], members[fold].anomaly_map(maps[image : image + 1])[0])
+
+
+@pytest.mark.parametrize(("pixels", "higher", "best"), [(1, 6.0, (0.002,)), (100, 1.0, (0.04, 0.1))])
+def test_the_share_is_as_large_as_what_is_to_be_found(pixels, higher, best):
+    """Artefacts of so many of a thousand pixels, higher than noise by so much: one by far, or a hundred by little."""
+    noise = normal(400, 1024, seed=pixels)
+    noise[200:, :pixels] += higher
+    untouched, changed = noise.unflatten(1, (32, 32)).split(200)
+    share, auroc = best_share(untouched, changed)
+    told = {one: roc_auc_score([0] * 200 + [1] * 200, highest(torch.cat([untouched, changed]), one)) for one in SHARES}
+    assert auroc == pytest.approx(max(told.values())) == pytest.approx(told[share])
+    assert share in best
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_a_figure_is_the_mean_of_the_highest_pixels(share):
+    maps = normal(3, 20, 20, seed=1)
+    expected = [np.sort(one.flatten().numpy())[-max(1, round(share * 400)) :].mean() for one in maps]
+    np.testing.assert_allclose(highest(maps, share), expected, rtol=1e-5)

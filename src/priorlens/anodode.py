@@ -10,27 +10,31 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 
 from priorlens.checkpoint import read_checkpoint, under, versions, write_checkpoint
-from priorlens.combination import Combination, Readings, fit_combination, join, reading_names, readings
+from priorlens.combination import Combination, Readings, fit_combination, join, readings, with_context
 from priorlens.errors import InputError, ModelError
 from priorlens.feature_prior import FeaturePrior, fit_feature_prior, total_steps
 from priorlens.features import DEFAULT_BACKBONE, empty_pyramid, load_pyramid
-from priorlens.held_out import evenly, hold_out, plant_each, planted_count
+from priorlens.held_out import PLANTED_MANY, evenly, folds, hold_out, plant_each, planted_count
 from priorlens.images import Image
 from priorlens.outputs import prepare_folder
 from priorlens.preparation import Preparation, as_image, healthy_images
 from priorlens.prior import processes
 from priorlens.progress import Progress, Reporter
 from priorlens.provenance import Provenance
-from priorlens.rules import RULES, WHOLE_AND_PLACE, HealthyScale, Rule, Verdict, from_surprise, healthy_scale, published
+from priorlens.rules import RULES, HealthyScale, Rule, Verdict, from_surprise, healthy_scale, published
 from priorlens.scores import HealthyStatistics, Scores
 from priorlens.surprise import SIGMAS, WIDTHS, Surprise
+from priorlens.weighing import CONTEXT_NAMES
 
 METHOD = "anodode"
 STEPS = 1000
+MAP = "members"
+"""What the map of rule "combined" is made by, for models of other versions to be told: networks, see `combination`."""
+
 SPECTRUM = ("stride", "sigma", "standardised", *(f"width_{width:g}" for width in WIDTHS))
 """Columns of `AnoDODE.tables_`: stride of the features in pixels of the model's size, noise level, and bits."""
 
@@ -132,7 +136,8 @@ class AnoDODE:
         kept, held = hold_out(groups or [str(i) for i in range(len(named))], self.seed)
         self.preparation_ = Preparation.fit(named, self.size, self.intensity)
         self.pyramid_ = pyramid
-        stages = {"features": len(kept), "held-out images": len(held), "planted artefacts": planted_count(len(held))}
+        artefacts = planted_count(len(held), PLANTED_MANY)
+        stages = {"features": len(kept), "held-out images": len(held), "planted artefacts": artefacts}
         report = Reporter(on_progress, stages, total_steps(pyramid.scales, self.steps))
         features = self._features_of(named, kept, report)
         self.priors_ = {
@@ -150,7 +155,8 @@ class AnoDODE:
             for scale in pyramid.scales
         }
         if processes.first():
-            self._learn_what_is_usual([named[i] for i in held], report)
+            own = torch.tensor(folds([groups[i] if groups else str(i) for i in held]))
+            self._learn_what_is_usual([named[i] for i in held], own, report)
         patients = len(set(groups)) if groups else len(named)
         self.trained_on_ = {"images": len(kept), "held_out": len(held), "patients": patients}
         self.provenance_ = Provenance.of(named, groups)
@@ -191,8 +197,7 @@ class AnoDODE:
         for scale, prior in self.priors_.items():
             tensors |= {f"{scale}.{name}": value for name, value in prior.tensors().items()}
         combination = self.combination_
-        for name in ("usual", "spread", "figures", "weights"):
-            tensors[f"combination.{name}"] = getattr(combination, name)
+        tensors |= {f"combination.{name}": value for name, value in combination.tensors().items()}
         tensors |= self.provenance_.tensors()
         config = {
             "method": METHOD,
@@ -209,8 +214,8 @@ class AnoDODE:
             },
             "preparation": dataclasses.asdict(self.preparation_),
             "trained_on": self.trained_on_,
-            "combines": WHOLE_AND_PLACE,
-            "combination_bias": combination.bias,
+            "map": MAP,
+            "share": combination.share,
             "healthy": {rule: dataclasses.asdict(found) for rule, found in self.statistics_.items()},
             "healthy_scales": {scale: dataclasses.asdict(found) for scale, found in self.healthy_scales_.items()},
             "versions": versions(),
@@ -228,8 +233,8 @@ class AnoDODE:
         tensors, config = read_checkpoint(folder)
         if config["method"] != METHOD:
             raise ModelError(f"{folder}: holds a model of method {config['method']!r}, not {METHOD!r}; fit again")
-        if "settings" in config and config.get("combines") != list(WHOLE_AND_PLACE):
-            raise ModelError(f"{folder}: was fitted when rule combined did not look at single places; fit again")
+        if "settings" in config and config.get("map") != MAP:
+            raise ModelError(f"{folder}: was fitted when rule combined made its map in another way; fit again")
         try:
             return cls._restored(tensors, config, device)
         except (InputError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -249,8 +254,7 @@ class AnoDODE:
             for scale in detector.pyramid_.scales
         }
         learned = under("combination", tensors)
-        names = reading_names(list(detector.priors_))
-        detector.combination_ = Combination(names, **learned, bias=float(config["combination_bias"]))
+        detector.combination_ = Combination.restored(list(detector.priors_), learned, float(config["share"]))
         detector.statistics_ = {rule: HealthyStatistics(**found) for rule, found in config["healthy"].items()}
         detector.healthy_scales_ = {scale: HealthyScale(**found) for scale, found in config["healthy_scales"].items()}
         detector.trained_on_ = dict(config["trained_on"])
@@ -314,64 +318,73 @@ class AnoDODE:
             verdict, bits, nfe = published(self.priors_, self.healthy_scales_, features, self._side, self.seed)
             return verdict, bits, None, nfe
         surprises = self._surprises(prepared)
-        found = readings(surprises, self._side)
+        found = with_context(readings(surprises, self._side), prepared)
         bits = {name: surprise.bits_per_dim for name, surprise in surprises.items()}
         spectrum = self._spectrum(found.means - self.combination_.usual)
         nfe = sum(surprise.nfe for surprise in surprises.values())
         return self._verdict(rule, surprises, found), bits, spectrum, nfe
 
     def _spectrum(self, above: Float[Tensor, "image reading"]) -> Float[Tensor, "image row column"]:
-        """Readings above what is usual, in the columns of `SPECTRUM`; those of `expected` are no surprise."""
+        """Readings above what is usual, in the columns of `SPECTRUM`; of `expected` and the context, which are no
+        surprise, none."""
         scales = self.pyramid_.scales
-        by_scale = above.unflatten(1, (len(scales), -1))
+        by_scale = above[:, : -len(CONTEXT_NAMES)].unflatten(1, (len(scales), -1))
         standardised, coherent = by_scale[..., : len(SIGMAS), None], by_scale[..., 2 * len(SIGMAS) :]
         strides = torch.tensor([scale.stride / scale.zoom for scale in scales])
         keys = torch.cartesian_prod(strides, torch.tensor(SIGMAS)).unflatten(0, (len(scales), -1))
         widths = coherent.unflatten(2, (len(SIGMAS), -1))
         return torch.cat([keys.expand(len(above), -1, -1, -1), standardised, widths], 3).flatten(1, 2)
 
-    def _verdict(self, rule: Rule, surprises: dict[str, Surprise], found: Readings) -> Verdict:
+    def _verdict(
+        self, rule: Rule, surprises: dict[str, Surprise], found: Readings, local: Tensor | None = None
+    ) -> Verdict:
         usual = {name: (known.anomaly_mean, known.anomaly_std) for name, known in self.statistics_.items()}
-        return from_surprise(rule, self.combination_, self.healthy_scales_, surprises, found, usual)
+        return from_surprise(rule, self.combination_, self.healthy_scales_, surprises, found, usual, local)
 
     def _enlarged(self, maps: Float[Tensor, "image side side"]) -> Float32[np.ndarray, "image size size"]:
         size = (self.preparation_.size, self.preparation_.size)
         return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0].numpy()
 
-    def _learn_what_is_usual(self, held: Sequence[Image], report: Reporter) -> None:
-        """Statistics and weights from held-out healthy images, and from these with artefacts planted in them."""
+    def _learn_what_is_usual(self, held: Sequence[Image], own: Int[Tensor, " image"], report: Reporter) -> None:
+        """Statistics and weights from held-out healthy images, and from these with artefacts planted in them.
+
+        own: the fold of each image.
+        """
         prepared = self.preparation_.to_model(held)
         surprises = []
         for batch in prepared.split(_SCORE_BATCH):
             surprises.append(self._surprises(batch))
             report.images("held-out images", len(batch))
-        found = [readings(of_batch, self._side) for of_batch in surprises]
+        batches = zip(surprises, prepared.split(_SCORE_BATCH), strict=True)
+        found = [with_context(readings(of_batch, self._side), batch) for of_batch, batch in batches]
         some = prepared[evenly(range(len(prepared)), _PUBLISHED)]
         features = self._features(some)
         self.healthy_scales_ = {
             name: healthy_scale([of_batch[name] for of_batch in surprises], prior.residual(features[name])[0])
             for name, prior in self.priors_.items()
         }
-        planted, masks = self._planted(prepared.numpy(), report)
-        self.combination_ = fit_combination(join(found), planted, masks, self.seed)
+        planted, masks, sources = self._planted(prepared.numpy(), report)
+        both = (own, own[sources])
+        self.combination_, by_others = fit_combination(join(found), planted, masks, both, self.seed)
+        local = by_others.split(_SCORE_BATCH)
         self.statistics_ = {"published": _statistics([self._judge(some, "published")[0]])}
         for rule in sorted(RULES[:-1], key=lambda rule: rule == "combined"):  # last: it is relative to others
-            verdicts = [self._verdict(rule, *pair) for pair in zip(surprises, found, strict=True)]
+            verdicts = [self._verdict(rule, *batch) for batch in zip(surprises, found, local, strict=True)]
             self.statistics_[rule] = _statistics(verdicts)
 
     def _planted(
         self, prepared: Float32[np.ndarray, "image channel size size"], report: Reporter
-    ) -> tuple[Readings, Bool[Tensor, "artefact side side"]]:
-        """Readings of held-out images with one artefact each, and where it lies on the common grid."""
-        images, masks = plant_each(prepared, np.random.default_rng([self.seed, 1]))
+    ) -> tuple[Readings, Bool[Tensor, "artefact side side"], Int[Tensor, " artefact"]]:
+        """Readings of held-out images with one artefact each, where it lies on the common grid, and in which image."""
+        images, masks, sources = plant_each(prepared, np.random.default_rng([self.seed, 1]), many=PLANTED_MANY)
         if not images:
             raise InputError("no artefact could be planted in the held-out healthy images; are they nearly empty?")
         found = []
         for batch in torch.from_numpy(np.stack(images)).split(_SCORE_BATCH):
-            found.append(readings(self._surprises(batch), self._side))
+            found.append(with_context(readings(self._surprises(batch), self._side), batch))
             report.images("planted artefacts", len(batch))
         share = F.interpolate(torch.from_numpy(np.stack(masks))[:, None].float(), size=(self._side,) * 2, mode="area")
-        return join(found), share[:, 0] > 0.5
+        return join(found), share[:, 0] > 0.5, torch.tensor(sources)
 
 
 def _statistics(verdicts: Sequence[Verdict]) -> HealthyStatistics:

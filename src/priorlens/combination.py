@@ -14,18 +14,19 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from sklearn.covariance import LedoitWolf
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from priorlens.checkpoint import under
 from priorlens.surprise import SIGMAS, WIDTHS, Surprise
+from priorlens.weighing import CONTEXT_NAMES, Weighing, best_share, by_others, context, fit_members, together
 
 FLOOR = 1e-3
 """Of the energy of whitened features, relative to what is expected."""
 
-_BALANCE = 0.2  # weight of all planted pixels together, relative to all healthy ones
-_STEADY = 0.01  # bits: a reading that varies less over pixels tells nothing, and must not be blown up to a large weight
+_TENSORS = ("usual", "spread", "figures")
+_HIDDEN = 12  # units of each network that weighs the readings; more learn the held-out images by heart
 _IMAGE_WIDTH = 1.0  # of the coherent surprise that the image's figure is read from
 
 
@@ -33,7 +34,8 @@ _IMAGE_WIDTH = 1.0  # of the coherent surprise that the image's figure is read f
 class Readings:
     """Log2 surprise of images, for every scale, kind, noise level and width: `names` along the axis `reading`.
 
-    maps: on one grid for all scales. means: over the positions of the scale's own grid.
+    maps: on one grid for all scales. means: over the positions of the scale's own grid. With `with_context`,
+    `CONTEXT_NAMES` come after the surprise.
     """
 
     names: tuple[str, ...]
@@ -72,6 +74,15 @@ def readings(
     return Readings(tuple(names), torch.cat(maps, 1), torch.cat(means, 1))
 
 
+def with_context(found: Readings, x: Float[Tensor, "image channel rows columns"]) -> Readings:
+    """The same, and what is around each place of the images `x`, brought to the readings' grid."""
+    around = context(x)
+    if around.shape[2:] != found.maps.shape[2:]:
+        around = F.interpolate(around, size=found.maps.shape[2:], mode="area")
+    maps, means = torch.cat([found.maps, around], 1), torch.cat([found.means, around.flatten(2).mean(2)], 1)
+    return Readings((*found.names, *CONTEXT_NAMES), maps, means)
+
+
 def reading_names(
     scales: Sequence[str], *, sigmas: Sequence[float] = SIGMAS, widths: Sequence[float] = WIDTHS
 ) -> tuple[str, ...]:
@@ -96,20 +107,32 @@ class Combination:
 
     usual, spread: mean and standard deviation, over held-out healthy images, of each reading's mean over the image.
     figures: for each of `FIGURES`, the weights that make an image's figure of these means; they sum to 1.
-    weights, bias: of the map, by logistic regression of planted against untouched pixels; in bits.
+    weighing: of the map, learned from artefacts that were planted in these images.
+    share: of the map, whose highest pixels say how abnormal a single place is.
     """
 
     names: tuple[str, ...]
     usual: Float[Tensor, " reading"]
     spread: Float[Tensor, " reading"]
     figures: Float[Tensor, "kind reading"]
-    weights: Float[Tensor, " reading"]
-    bias: float
+    weighing: Weighing
+    share: float
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is numbers, by name, but for the share. What is usual is the same for all, and there once."""
+        own = {name: getattr(self, name) for name in _TENSORS}
+        return own | {f"weighing.{name}": value for name, value in self.weighing.tensors().items() if name != "usual"}
+
+    @classmethod
+    def restored(cls, scales: Sequence[str], tensors: dict[str, Tensor], share: float) -> Combination:
+        """From `tensors`. Raises KeyError or TypeError where they do not fit."""
+        names = (*reading_names(scales), *CONTEXT_NAMES)
+        usual, spread, figures = (tensors[name] for name in _TENSORS)
+        return cls(names, usual, spread, figures, Weighing(usual, **under("weighing", tensors)), share)
 
     def anomaly_map(self, found: Readings) -> Float[Tensor, "image side side"]:
-        """Weighted sum of the readings: log2 of the odds of planted against untouched. It ranks places; it is no
-        probability of disease, and its zero has no meaning beyond the share of planted pixels it was learned with."""
-        return torch.einsum("nrij,r->nij", found.maps, self.weights) + self.bias
+        """Log2 of the odds of planted against untouched, by all readings and their context (`priorlens.weighing`)."""
+        return self.weighing.anomaly_map(found.maps)
 
     def anomaly(self, found: Readings, kind: str = "coherent") -> Float[Tensor, " image"]:
         """Bits above what healthy images show: a weighted mean of all readings of one of `FIGURES`.
@@ -121,19 +144,28 @@ class Combination:
 
 
 def fit_combination(
-    healthy: Readings, planted: Readings, masks: Bool[Tensor, "image side side"], seed: int
-) -> Combination:
+    healthy: Readings,
+    planted: Readings,
+    masks: Bool[Tensor, "artefact side side"],
+    folds: tuple[Int[Tensor, " image"], Int[Tensor, " artefact"]],
+    seed: int,
+) -> tuple[Combination, Float[Tensor, "image side side"]]:
     """Learn from held-out healthy images, and from the same with artefacts at `masks`.
 
-    A hundred thousand untouched pixels at most are drawn; the planted ones together count for a fifth of them, so that
-    the large artefacts of a few images do not outvote the rest. Without any planted pixel all readings weigh the same.
+    folds: of the healthy images, and of those with artefacts, such that an image and its artefacts are in one: for each
+    fold a network learns from all others, and the map is the mean of theirs.
+
+    Returns what was learned, and the map of each healthy image by the network that did not learn from it.
     """
     usual = healthy.means.mean(0)
     spread = healthy.means.std(0, correction=0).clamp(min=1e-3) if len(healthy.means) > 1 else torch.ones_like(usual)
     relative = (healthy.means - usual) / spread
     figures = torch.stack([_figure(relative, spread, healthy.names, kind) for kind in FIGURES])
-    weights, bias = _logistic(planted.maps, masks, seed)
-    return Combination(healthy.names, usual, spread, figures, weights, bias)
+    count = 1 + max(int(own.max()) for own in folds)
+    members = fit_members(usual, planted.maps, masks, folds[1], seed, count=count, hidden=_HIDDEN)
+    maps = [by_others(members, found.maps, own) for found, own in zip((healthy, planted), folds, strict=True)]
+    share, _ = best_share(*maps)
+    return Combination(healthy.names, usual, spread, figures, together(members), share), maps[0]
 
 
 def _figure(
@@ -145,7 +177,7 @@ def _figure(
     weighed as the best estimate of one common shift weighs correlated measurements (generalised least squares), by the
     inverse of their covariance among healthy images, shrunk (Ledoit & Wolf 2004), and never below zero.
     """
-    scales = list(dict.fromkeys(name.split()[0] for name in names))
+    scales = list(dict.fromkeys(name.split()[0] for name in names if f" {kind} " in name))
     members = torch.zeros(len(scales), len(names))
     for index, name in enumerate(names):
         if f" {kind} " in name and (kind != "coherent" or name.endswith(f"width={_IMAGE_WIDTH:g}")):
@@ -158,23 +190,3 @@ def _figure(
     importance = np.linalg.solve(covariance, np.ones(len(scales))).clip(min=0)
     weights = torch.from_numpy(importance).float() @ members / spread
     return weights / weights.sum()
-
-
-def _logistic(
-    maps: Float[Tensor, "image reading side side"], masks: Bool[Tensor, "image side side"], seed: int
-) -> tuple[Float[Tensor, " reading"], float]:
-    pixels = maps.movedim(1, -1).reshape(-1, maps.shape[1]).numpy()
-    inside = masks.reshape(-1).numpy()
-    if not inside.any() or inside.all():
-        return torch.full((maps.shape[1],), 1 / maps.shape[1]), 0.0
-    rng = np.random.default_rng(seed)
-    untouched = np.flatnonzero(~inside)
-    chosen = np.sort(rng.choice(untouched, min(len(untouched), 100_000), replace=False))
-    pixels = np.concatenate([pixels[inside], pixels[chosen]]).astype(np.float64)
-    labels = np.repeat([True, False], [inside.sum(), len(chosen)])
-    importance = np.repeat([_BALANCE * len(chosen) / inside.sum(), 1.0], [inside.sum(), len(chosen)])
-    mean, deviation = pixels.mean(0), pixels.std(0).clip(_STEADY)
-    fitted = LogisticRegression(C=1.0, max_iter=1000).fit((pixels - mean) / deviation, labels, sample_weight=importance)
-    slope = fitted.coef_[0] / deviation / math.log(2)
-    bias = fitted.intercept_[0] / math.log(2) - slope @ mean
-    return torch.from_numpy(slope).float(), float(bias)

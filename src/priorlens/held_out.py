@@ -20,6 +20,12 @@ images, where that is not more than 30 % of all."""
 PLANTED, PLANTED_EACH = 240, 8
 """Images with planted artefacts, made from those held out; at most so many from each."""
 
+PLANTED_MANY = 2
+"""Times as many, where an image is quickly looked at."""
+
+FOLDS = 5
+"""Of the held-out images: what is learned from artefacts in some is asked about the others."""
+
 ASIDE, LEAST_ASIDE, MOST_ASIDE = 0.1, 100, 0.2
 """Share of the healthy images, by patient, that is set aside for calibration, where the user does not say. At least so
 many patients, where that is not more than a fifth of all: a hundred give p-values down to 1 %."""
@@ -35,16 +41,18 @@ def plant_each(
     prepared: Float32[np.ndarray, "image channel size size"],
     rng: np.random.Generator,
     body: Callable[[Float32[np.ndarray, "size size"]], Bool[np.ndarray, "size size"]] = body_mask,
-) -> tuple[list[Float32[np.ndarray, "channel size size"]], list[Bool[np.ndarray, "size size"]]]:
-    """Copies of images with one artefact each, the same in all channels, and where it lies.
+    *,
+    many: int = 1,
+) -> tuple[list[Float32[np.ndarray, "channel size size"]], list[Bool[np.ndarray, "size size"]], list[int]]:
+    """Copies of images with one artefact each, the same in all channels, where it lies, and of which image each is.
 
-    body: finds where in an image they may lie.
+    body: finds where in an image they may lie. many: times `PLANTED` are made, and times `PLANTED_EACH` at most.
 
     Each image gives as many copies as it takes to make about 240; where nothing can be planted, none.
     """
-    images, masks = [], []
-    for _ in range(planted_count(len(prepared)) // max(1, len(prepared))):
-        for image in prepared:
+    images, masks, sources = [], [], []
+    for _ in range(planted_count(len(prepared), many) // max(1, len(prepared))):
+        for index, image in enumerate(prepared):
             grey = image.mean(0)
             try:
                 planted = plant(grey, body(grey), rng)
@@ -52,11 +60,20 @@ def plant_each(
                 continue
             images.append((image + (planted.pixels - grey)).astype(np.float32))
             masks.append(planted.mask)
-    return images, masks
+            sources.append(index)
+    return images, masks, sources
 
 
-def planted_count(held: int) -> int:
-    return held * min(PLANTED_EACH, max(1, round(PLANTED / max(1, held))))
+def planted_count(held: int, many: int = 1) -> int:
+    return held * min(many * PLANTED_EACH, max(1, round(many * PLANTED / max(1, held))))
+
+
+def folds(groups: Sequence[str]) -> list[int]:
+    """The fold of each image, from 0, at most `FOLDS`: by whole patients, or by images where there is only one."""
+    known = {group: index for index, group in enumerate(dict.fromkeys(groups))}
+    if len(known) < 2:
+        return [index % FOLDS for index in range(len(groups))]
+    return [known[group] % FOLDS for group in groups]
 
 
 def hold_out(groups: Sequence[str], seed: int) -> tuple[list[int], list[int]]:

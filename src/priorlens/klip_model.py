@@ -383,7 +383,7 @@ class KLIPModel:
 
     def _planted(self, healthy: Float[Tensor, "image channel side side"]) -> tuple[Tensor, Tensor]:
         """Some of the images with artefacts in them, and where these lie."""
-        images, masks = plant_each(healthy.numpy(), np.random.default_rng(self.seed), body_region)
+        images, masks, _ = plant_each(healthy.numpy(), np.random.default_rng(self.seed), body_region)
         if not images:
             raise InputError("no artefact can be planted in the healthy images; are they nearly empty?")
         chosen = evenly(range(len(images)), self._most_seen)

@@ -9,30 +9,26 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, TypeVar, get_args
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
-from scipy.stats import rankdata
 from torch import Tensor
 
-from priorlens.combination import Readings, join, readings
+from priorlens.combination import Readings, join, readings, with_context
 from priorlens.errors import InputError
 from priorlens.klip import Findings
 from priorlens.posterior.divergence import block_sums
 from priorlens.scores import HealthyStatistics
 from priorlens.surprise import smooth
-from priorlens.weighing import CONTEXT, Weighing, context, fit_weighing
+from priorlens.weighing import Weighing, best_share, best_told, fit_weighing, highest
 
 KLIPRule = Literal["combined", "coherent", "squares", "standardised", "reference"]
 KLIP_RULES: tuple[KLIPRule, ...] = get_args(KLIPRule)
 
 LEARNED: tuple[KLIPRule, ...] = ("combined", "coherent", "squares")
 """Rules that learn from healthy images which were set aside; "standardised" goes by the variance head alone."""
-
-SHARES = (0.002, 0.005, 0.01, 0.02, 0.04, 0.1)
-"""Shares of an image; rule "combined" reads its figure from one of them."""
 
 BLOCKS = (4, 8, 16, 32)
 """How many blocks along a side of the image are tried."""
@@ -69,7 +65,7 @@ class Learned:
 
     def tensors(self) -> dict[str, Tensor]:
         """What of it goes into a model's tensors."""
-        return {one.name: getattr(self.weighing, one.name) for one in fields(Weighing)}
+        return self.weighing.tensors()
 
     def config(self) -> dict[str, Any]:
         """The rest: plain data for JSON."""
@@ -126,11 +122,8 @@ class Seen:
         read = readings(
             {"image": found.surprise.cpu()}, side, sigmas=divergence.sigmas, widths=found.widths, floor=FLOOR
         )
-        around = context(found.reconstruction.cpu())
-        names = (*read.names, *(f"context {name}" for name in CONTEXT))
-        means = torch.cat([read.means, around.flatten(2).mean(2)], 1)
         return cls(
-            Readings(names, torch.cat([read.maps, around], 1), means),
+            with_context(read, found.reconstruction.cpu()),
             (divergence.energy * weights / math.log(2)).cpu(),
             divergence.sigmas,
             found.widths,
@@ -168,7 +161,7 @@ def judge(rule: KLIPRule, learned: Learned, seen: Seen) -> KLIPVerdict:
     """
     if rule == "combined":
         anomaly_map = learned.weighing.anomaly_map(seen.readings.maps)
-        return KLIPVerdict(_highest(anomaly_map, learned.share), anomaly_map)
+        return KLIPVerdict(highest(anomaly_map, learned.share), anomaly_map)
     if rule == "standardised":
         chosen = [i for i, name in enumerate(seen.readings.names) if " standardised " in name]
         energy = seen.readings.maps[:, chosen].exp2().mean(1)
@@ -190,34 +183,17 @@ def learn(untouched: Seen, changed: Seen, masks: Bool[Tensor, "artefact side sid
     usual = untouched.readings.means.mean(0)
     weighing = fit_weighing(usual, changed.readings.maps, masks, seed)
     maps = [weighing.anomaly_map(seen.readings.maps) for seen in (untouched, changed)]
-    shares = {share: [_highest(one, share) for one in maps] for share in SHARES}
-    share, auroc = _best(shares)
+    share, auroc = best_share(*maps)
     windows: dict[str, Window] = {}
     told = {"combined": auroc}
     for rule in ("coherent", "squares"):
-        windows[rule], told[rule] = _best(_of_windows(rule, (untouched, changed), usual))
+        windows[rule], told[rule] = best_told(_of_windows(rule, (untouched, changed), usual))
     learned = Learned(weighing, share, windows, told, {})
     statistics: dict[str, HealthyStatistics] = {}
     for rule in LEARNED:
         verdict = judge(rule, learned, untouched)
         statistics[rule] = HealthyStatistics.of(verdict.anomaly.numpy(), verdict.anomaly_map.numpy())
     return replace(learned, statistics=statistics)
-
-
-Option = TypeVar("Option")
-
-
-def _best(figures: Mapping[Option, Sequence[Float[Tensor, " image"]]]) -> tuple[Option, float]:
-    """The option by whose figures the second of two sets of images is best told from the first, and their AUROC."""
-    told = {option: _auroc(*pair) for option, pair in figures.items()}
-    best = max(told, key=lambda option: told[option])
-    return best, told[best]
-
-
-def _auroc(usual: Float[Tensor, " image"], unusual: Float[Tensor, " image"]) -> float:
-    """From ranks (Mann & Whitney 1947): there are hundreds to compute."""
-    ranks = rankdata(torch.cat([usual, unusual]).numpy())[len(usual) :]
-    return float((ranks.sum() - len(unusual) * (len(unusual) + 1) / 2) / (len(usual) * len(unusual)))
 
 
 def _of_windows(
@@ -280,9 +256,3 @@ def _of_blocks(rule: str, block: int, pixels: Float[Tensor, "image side side"]) 
     """Of bits the sum over each block, else the mean; a block at the border has fewer pixels."""
     sums = block_sums(pixels, block)
     return sums if rule == "squares" else sums / block_sums(torch.ones_like(pixels[:1]), block)
-
-
-def _highest(anomaly_map: Float[Tensor, "image side side"], share: float) -> Float[Tensor, " image"]:
-    """Mean over the share of each image that is highest."""
-    pixels = anomaly_map.flatten(1)
-    return pixels.topk(max(1, round(share * pixels.shape[1])), dim=1).values.mean(1)

@@ -20,6 +20,7 @@ from priorlens.combination import Combination, Readings
 from priorlens.feature_prior import FeaturePrior
 from priorlens.prior.ode import bits_per_dim
 from priorlens.surprise import Surprise
+from priorlens.weighing import highest
 
 Rule = Literal["combined", "local", "coherent", "standardised", "typicality", "published"]
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -29,9 +30,6 @@ WHOLE_AND_PLACE: tuple[Rule, Rule] = ("coherent", "local")
 lesion in a usual one is missed."""
 
 _LEAST_DEVIATION = 1e-6
-
-PEAK = 0.02
-"""Share of an image that rule "local" reads its figure from."""
 
 
 @dataclass(frozen=True)
@@ -73,22 +71,23 @@ def from_surprise(
     surprises: dict[str, Surprise],
     found: Readings,
     usual: Mapping[str, tuple[float, float]],
+    local: Float[Tensor, "image side side"] | None = None,
 ) -> Verdict:
-    """Every rule but the published one, from the surprise and its readings.
+    """Every rule but the published one, from the surprise and its readings, which have their context.
 
     usual: mean and deviation of the figures of healthy images by each of `WHOLE_AND_PLACE`, for rule "combined".
+    local: the map of rules "combined" and "local", where it is another than the combination's.
 
-    combined: map by weights learned on planted artefacts; figure of `WHOLE_AND_PLACE`, whichever is further above that
+    combined: map by what was learned on planted artefacts; figure of `WHOLE_AND_PLACE`, whichever is further above that
         of healthy images, in their deviations.
-    local: the same map, and as figure its mean over the `PEAK` of the image that is highest: for small lesions.
+    local: the same map, and as figure its mean over the share of the image that is highest: for small lesions.
     coherent: map and figure from coherent surprise, all scales and noise levels alike (method of signed errors).
     standardised: the code length 1/2 (log v + error^2 / v) as map; figure from error^2 / v.
     typicality: how far bits/dim lies from that of healthy images on either side (Nalisnick et al. 2019).
     """
     if rule in ("combined", "local"):
-        local = combination.anomaly_map(found)
-        pixels = local.flatten(1)
-        peak = pixels.topk(max(1, round(PEAK * pixels.shape[1])), dim=1).values.mean(1)
+        local = combination.anomaly_map(found) if local is None else local
+        peak = highest(local, combination.share)
         if rule == "local":
             return Verdict(peak, local)
         above = []

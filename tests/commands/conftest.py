@@ -15,7 +15,7 @@ from command_line import SMALL, SMALL_SCANS, Command, Draw, Ran
 from PIL import Image
 from typer.testing import CliRunner
 
-from priorlens import held_out, preparation, variations
+from priorlens import held_out, preparation, variations, weighing
 from priorlens.__main__ import app
 from priorlens.anodode import AnoDODE
 from priorlens.outputs import write_text
@@ -37,6 +37,7 @@ def small() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AnoDODE, "load", load_once)
         patch.setattr(held_out, "PLANTED", 1)
+        patch.setattr(weighing, "_FEWEST_STEPS", 20)
         patch.setattr(preparation, "SMALLEST", 64)
         yield
 
@@ -162,6 +163,7 @@ def fit_scans(folder: Path, model: Path) -> Path:
     """A model of the scans in `folder`: two steps, and no varied copies of the slices in place of dozens."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(held_out, "PLANTED", 1)
+        patch.setattr(weighing, "_FEWEST_STEPS", 20)
         patch.setattr(preparation, "SMALLEST", 64)
         patch.setattr(variations, "copies", lambda images: 0)
         ran = CliRunner().invoke(app, ["fit", str(folder), "--out", str(model), *SMALL_SCANS])

@@ -72,7 +72,7 @@ def steps(folder: Path) -> dict[tuple[str, str], float]:
 def plan(folder: Path) -> Any:
     """What `config.json` says of what was asked for and of what it was learned from."""
     config = json.loads((folder / "config.json").read_text())
-    learned = ("made", "combination_bias", "healthy", "healthy_scales")
+    learned = ("made", "share", "healthy", "healthy_scales")
     return {name: value for name, value in config.items() if name not in learned}
 
 

@@ -49,6 +49,7 @@ def small_networks(small: None) -> Iterator[None]:
         patch.setattr(image_prior, "_VARIANCE", (8, 8))
         patch.setattr(klip_rules, "BLOCKS", (4,))
         patch.setattr(weighing, "_EPOCHS", 1)
+        patch.setattr(weighing, "_FEWEST_STEPS", 1)
         patch.setattr(klip_model, "REFERENCE_STEPS", REFERENCE_STEPS)
         yield
 
