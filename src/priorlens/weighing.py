@@ -5,7 +5,7 @@ surprise the network therefore knows their context (`context`): how bright, how 
 sees one pixel at a time, so that it cannot learn what an artefact looks like, only what stands out where.
 
 What is usual must not be read off images that the network has learned from: it knows them too well. Several networks
-that each leave out some patients (`fit_members`) tell it of those (`by_others`), and are one network `together`.
+that each leave out some patients (`fit_members`) tell it of these (`by_others`), and are one network `together`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ CONTEXT_NAMES = tuple(f"context {name}" for name in CONTEXT)
 SHARES = (0.002, 0.005, 0.01, 0.02, 0.04, 0.1)
 """Shares of an image, of which a figure is read from one: the highest so many of its pixels."""
 
+HIDDEN = 32
+"""Units of a network, unless told otherwise."""
+
 _FLOOR = 1e-5  # of energies, before their logarithm
-_HIDDEN = 32
 _UNTOUCHED, _PLANTED = 150_000, 60_000  # pixels to learn from, at most
 _BALANCE = 0.2  # weight of all planted pixels together, relative to all untouched ones
 _EPOCHS, _FEWEST_STEPS = 12, 400  # of few pixels more epochs
@@ -81,20 +83,6 @@ class Weighing:
         return F.linear(hidden, self.outer, self.outer_bias)[..., 0]
 
 
-def fit_weighing(
-    usual: Float[Tensor, " reading"],
-    planted: Float[Tensor, "image reading side side"],
-    masks: Bool[Tensor, "image side side"],
-    seed: int,
-) -> Weighing:
-    """Learn, by logistic loss, to tell planted pixels from untouched ones of the same images.
-
-    The planted ones together count for a fifth of the others. Without any planted pixel all readings weigh the same.
-    """
-    one_fold = torch.zeros(len(planted), dtype=torch.int64)
-    return fit_members(usual, planted, masks, one_fold, seed, count=1, hidden=_HIDDEN)[0]
-
-
 def fit_members(
     usual: Float[Tensor, " reading"],
     planted: Float[Tensor, "image reading side side"],
@@ -103,11 +91,14 @@ def fit_members(
     seed: int,
     *,
     count: int,
-    hidden: int,
+    hidden: int = HIDDEN,
 ) -> list[Weighing]:
-    """As `fit_weighing`, but a network of `hidden` units for each of `count` folds, from the images of all the others.
+    """Learn, by logistic loss, to tell planted pixels from untouched ones of the same images.
 
-    folds: the number of each image's fold, from 0. Where there is one fold alone, its network learns from it.
+    folds: the number of each image's fold, below `count`: each has a network of `hidden` units that learns from the
+    images of all the others. Where there is one fold alone, its network learns from it.
+
+    The planted pixels together count for a fifth of the others. Without any all readings weigh the same.
     """
     pixels, labels, images = _drawn(planted, masks, np.random.default_rng(seed))
     mean, deviation = pixels.mean(0), pixels.std(0).clamp(min=_STEADY)
