@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from priorlens.anodode import AnoDODE
 from priorlens.body import body_mask
-from priorlens.combination import readings
+from priorlens.combination import readings, with_context
 from priorlens.datasets import Case, labelled_cases
 from priorlens.evaluation import METRICS, Outcome, evaluate
 from priorlens.images import Image, read_image, read_mask
@@ -31,16 +31,18 @@ BATCH = 16
 def verdicts(detector: AnoDODE, images: list[Image], rules: list[Rule]) -> Iterator[tuple[Rule, Verdict, int]]:
     """What each rule says of a batch, and its network evaluations; all but the published one from one surprise."""
     size, seed = detector.preparation_.size, detector.seed
-    levels = detector.pyramid_(detector.preparation_.to_model(images).to(detector.device))
+    prepared = detector.preparation_.to_model(images)
+    levels = detector.pyramid_(prepared.to(detector.device))
     features = {scale.name: level for scale, level in zip(detector.pyramid_.scales, levels, strict=True)}
     surprises = {name: prior.surprise(features[name], seed) for name, prior in detector.priors_.items()}
-    found = readings(surprises, size // 4)
+    found = with_context(readings(surprises, size // 4), prepared)
+    usual = {name: (known.anomaly_mean, known.anomaly_std) for name, known in detector.statistics_.items()}
     for rule in rules:
         if rule == "published":
             verdict, _, nfe = published(detector.priors_, detector.healthy_scales_, features, size // 4, seed)
             yield rule, verdict, nfe
         else:
-            verdict = from_surprise(rule, detector.combination_, detector.healthy_scales_, surprises, found)
+            verdict = from_surprise(rule, detector.combination_, detector.healthy_scales_, surprises, found, usual)
             yield rule, verdict, sum(one.nfe for one in surprises.values())
 
 

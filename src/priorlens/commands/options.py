@@ -80,7 +80,7 @@ ScoringRule = Annotated[
         help="How scales and places become one score and map. Default: the model's own, combined (weights learned on "
         "artefacts planted in healthy images; of anodode, scored by coherent or local, whichever is more unusual). "
         "coherent: errors averaged over a neighbourhood, then squared. Of anodode only, local: the map of combined, "
-        "scored by its highest 2 %, for small lesions in usual images. "
+        "scored by its highest places, for small lesions in usual images. "
         "standardised: errors relative to those expected. typicality: distance of bits/dim from that of healthy ones. "
         "published: bits/dim, and what reconstruction takes away, as AnoDODE was published; slow. Of klip only, "
         "squares: the divergence in bits, a plain sum of squares.",
