@@ -269,6 +269,29 @@ def test_healthy_statistics_are_of_the_present_rule(detector):
     assert found["coherent"].anomaly_mean == pytest.approx(0, abs=1e-3), "bits above what is usual"
 
 
+def test_what_is_usual_of_an_image_is_told_by_what_did_not_learn_from_it(monkeypatch):
+    """Of forty patients of two images twelve are held out; an artefact is in the fold of the image that it lies in."""
+    seen = {}
+
+    def record(healthy, planted, masks, own, seed):
+        seen["folds"] = own
+        combination, by_others = combine(healthy, planted, masks, own, seed)
+        return combination, torch.full_like(by_others, 7.0)
+
+    combine = anodode.fit_combination
+    monkeypatch.setattr(anodode, "fit_combination", record)
+    groups = [f"p{i // 2}" for i in range(80)]
+    images = [ten_slices(i // 10)[i % 10] for i in range(80)]
+    detector = AnoDODE(**OPTIONS | {"steps": 1}).fit(images, groups=groups)
+    held = [groups[i] for i in held_out.hold_out(groups, detector.seed)[1]]
+    untouched, artefacts = (own.tolist() for own in seen["folds"])
+    assert len(set(held)) == 12 and set(untouched) == set(range(5))
+    assert len({(group, fold) for group, fold in zip(held, untouched, strict=True)}) == 12, "a patient is in one fold"
+    assert artefacts == untouched * (len(artefacts) // len(untouched))
+    usual = detector.statistics_["local"]
+    assert (usual.anomaly_mean, usual.map_low, usual.threshold) == (7.0, 7.0, 7.0)
+
+
 def test_progress_runs_through_all_stages_to_the_end(fitted, progress):
     stages = list(dict.fromkeys(p.stage for p in progress))
     networks = [f"{scale} {part}" for scale in ("s8", "s16", "s32") for part in ("denoiser", "variance")]

@@ -174,6 +174,7 @@ def test_images_in_which_nothing_can_be_planted_are_left_out(monkeypatch):
 
 def test_how_many_are_planted():
     assert [planted_count(held) for held in (0, 1, 24, 30, 110, 240, 1000)] == [0, 8, 192, 240, 220, 240, 1000]
+    assert [planted_count(held) for held in (239, 320, 400)] == [239, 320, 400]
     assert [planted_count(held, 2) for held in (0, 1, 24, 30, 110, 240, 1000)] == [0, 16, 384, 480, 440, 480, 1000]
 
 
@@ -185,7 +186,8 @@ def test_a_patient_is_in_one_fold_and_no_fold_is_empty(count):
         assert all(len({fold for fold, own in zip(found, groups, strict=True) if own == one}) == 1 for one in groups)
         assert set(found) == set(range(min(count, FOLDS)))
     else:
-        assert found == [0, 1], "one patient's images: each by itself"
+        assert found == [0, 2], "one patient's images: each by itself"
+        assert folds(["p"] * 10) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4], "those side by side together"
     assert folds([]) == []
 
 

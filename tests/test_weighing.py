@@ -21,6 +21,7 @@ from priorlens.weighing import (
     by_others,
     context,
     fit_members,
+    fit_weighing,
     highest,
     together,
 )
@@ -55,8 +56,7 @@ def reversed_where_steep(seed: int) -> tuple[Tensor, Tensor]:
 
 
 def fit(maps: Tensor, masks: Tensor, seed: int = 0) -> Weighing:
-    one_fold = torch.zeros(len(maps), dtype=torch.int64)
-    return fit_members(maps.mean((0, 2, 3)), maps, masks, one_fold, seed, count=1)[0]
+    return fit_weighing(maps.mean((0, 2, 3)), maps, masks, seed)
 
 
 def same(one: Weighing, other: Weighing) -> bool:
@@ -320,8 +320,18 @@ def test_a_fold_without_artefacts_has_a_network_of_all_others():
     maps, masks = only_where_flat(seed=0)
     folds = torch.arange(len(maps)) % 2
     members = in_folds(maps, masks, folds)
-    assert len(members) == 3
-    assert by_others(members, maps, folds + 1).isfinite().all()
+    (of_all,) = fit_members(maps.mean((0, 2, 3)), maps, masks, torch.zeros_like(folds), 2, count=1, hidden=4)
+    assert len(members) == 3 and same(members[2], of_all)
+
+
+def test_a_network_for_which_the_others_have_no_artefact_learns_from_all():
+    maps, masks = only_where_flat(seed=0)
+    folds = torch.arange(len(maps)) % 2
+    masks[folds == 1] = False
+    members = fit_members(maps.mean((0, 2, 3)), maps, masks, folds, 0, count=2, hidden=4)
+    (of_all,) = fit_members(maps.mean((0, 2, 3)), maps, masks, torch.zeros_like(folds), 0, count=1, hidden=4)
+    assert same(members[0], of_all)
+    assert len(members[1].inner) == 4, "its others have all of them"
 
 
 def test_members_together_are_the_mean_of_their_maps():

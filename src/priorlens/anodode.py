@@ -33,7 +33,7 @@ from priorlens.weighing import CONTEXT_NAMES
 METHOD = "anodode"
 STEPS = 1000
 MAP = "members"
-"""What the map of rule "combined" is made by, for models of other versions to be told: networks, see `combination`."""
+"""How the map of rule "combined" is made (`combination`): a folder that says otherwise, or nothing, is refused."""
 
 SPECTRUM = ("stride", "sigma", "standardised", *(f"width_{width:g}" for width in WIDTHS))
 """Columns of `AnoDODE.tables_`: stride of the features in pixels of the model's size, noise level, and bits."""
@@ -381,7 +381,8 @@ class AnoDODE:
             raise InputError("no artefact could be planted in the held-out healthy images; are they nearly empty?")
         found = []
         for batch in torch.from_numpy(np.stack(images)).split(_SCORE_BATCH):
-            found.append(with_context(readings(self._surprises(batch), self._side), batch))
+            read = with_context(readings(self._surprises(batch), self._side), batch)
+            found.append(dataclasses.replace(read, maps=read.maps.half()))  # hundreds of them stay in memory
             report.images("planted artefacts", len(batch))
         share = F.interpolate(torch.from_numpy(np.stack(masks))[:, None].float(), size=(self._side,) * 2, mode="area")
         return join(found), share[:, 0] > 0.5, torch.tensor(sources)

@@ -2,7 +2,7 @@
 
 `Readings` lays them all on one grid as log2 of an energy, so that each is a number of bits above or below what is
 usual. A `Combination` learns from held-out healthy images what is usual, and from the same images with artefacts
-planted in them how much weight each reading deserves in the map. No image of disease is needed or used.
+planted in them what the readings of a place, together, are worth in the map. No image of disease is needed or used.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ FIGURES = ("coherent", "standardised")
 
 @dataclass(frozen=True)
 class Combination:
-    """Weights of the readings, learned from healthy images alone.
+    """What the readings of an image are worth, learned from healthy images alone.
 
     usual, spread: mean and standard deviation, over held-out healthy images, of each reading's mean over the image.
     figures: for each of `FIGURES`, the weights that make an image's figure of these means; they sum to 1.
@@ -125,9 +125,11 @@ class Combination:
 
     @classmethod
     def restored(cls, scales: Sequence[str], tensors: dict[str, Tensor], share: float) -> Combination:
-        """From `tensors`. Raises KeyError or TypeError where they do not fit."""
+        """From `tensors`. Raises KeyError, TypeError or ValueError where they do not fit."""
         names = (*reading_names(scales), *CONTEXT_NAMES)
         usual, spread, figures = (tensors[name] for name in _TENSORS)
+        if len(usual) != len(names):
+            raise ValueError("other readings")
         return cls(names, usual, spread, figures, Weighing(usual, **under("weighing", tensors)), share)
 
     def anomaly_map(self, found: Readings) -> Float[Tensor, "image side side"]:

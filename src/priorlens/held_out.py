@@ -21,7 +21,7 @@ PLANTED, PLANTED_EACH = 240, 8
 """Images with planted artefacts, made from those held out; at most so many from each."""
 
 PLANTED_MANY = 2
-"""Times as many, where an image is quickly looked at."""
+"""Times as many of both, where an image is quickly looked at."""
 
 FOLDS = 5
 """Of the held-out images: what is learned from artefacts in some is asked about the others."""
@@ -46,9 +46,9 @@ def plant_each(
 ) -> tuple[list[Float32[np.ndarray, "channel size size"]], list[Bool[np.ndarray, "size size"]], list[int]]:
     """Copies of images with one artefact each, the same in all channels, where it lies, and of which image each is.
 
-    body: finds where in an image they may lie. many: times `PLANTED` are made, and times `PLANTED_EACH` at most.
+    body: finds where in an image they may lie. many: times as many as `PLANTED` and `PLANTED_EACH` say.
 
-    Each image gives as many copies as it takes to make about 240; where nothing can be planted, none.
+    Each image gives as many copies as it takes to make about so many; where nothing can be planted, none.
     """
     images, masks, sources = [], [], []
     for _ in range(planted_count(len(prepared), many) // max(1, len(prepared))):
@@ -65,14 +65,15 @@ def plant_each(
 
 
 def planted_count(held: int, many: int = 1) -> int:
-    return held * min(many * PLANTED_EACH, max(1, round(many * PLANTED / max(1, held))))
+    return held * min(many * PLANTED_EACH, max(1, many * PLANTED // max(1, held)))
 
 
 def folds(groups: Sequence[str]) -> list[int]:
-    """The fold of each image, from 0, at most `FOLDS`: by whole patients, or by images where there is only one."""
+    """The fold of each image, from 0, at most `FOLDS`: whole patients, or of a single patient images that lie side by
+    side, as slices of a scan do, which are much alike."""
     known = {group: index for index, group in enumerate(dict.fromkeys(groups))}
     if len(known) < 2:
-        return [index % FOLDS for index in range(len(groups))]
+        return [index * FOLDS // len(groups) for index in range(len(groups))]
     return [known[group] % FOLDS for group in groups]
 
 

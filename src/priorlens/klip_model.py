@@ -14,24 +14,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from priorlens.body import body_region
 from priorlens.errors import InputError, ModelError
-from priorlens.held_out import evenly, folds, hold_out
+from priorlens.held_out import evenly, hold_out, plant_each
 from priorlens.image_prior import LARGEST_WHOLE, NO_HEAD, STEPS, WIDTH, ImagePrior, fit_image_prior, stages
 from priorlens.images import Image
 from priorlens.klip import KLIP, SIGMAS, WIDTHS
 from priorlens.klip_folder import METHOD, Fitted, read_klip, write_klip
-from priorlens.klip_rules import (
-    KLIP_RULES,
-    KLIPRule,
-    Learned,
-    Seen,
-    judge,
-    learn,
-    learned_facts,
-    levels_within,
-    most_seen,
-    planted_in,
-)
+from priorlens.klip_rules import KLIP_RULES, KLIPRule, Learned, Seen, judge, learn, learned_facts, levels_within
 from priorlens.klip_scores import Judged, judged, judged_by_reference, scores, steps_within
 from priorlens.measurement.files import Measurement
 from priorlens.measurement.operator import Operator
@@ -57,6 +47,7 @@ SIZES = Sizes(32, 128, 16)
 _SETTINGS = ("size", "patch", "width", "prior", "steps", "intensity", "rule", "posterior", "variance_head", "seed")
 _BITS, _QUALITY = ("kl_total", "kl_block"), ("psnr", "ssim")
 _PIXELS_AT_ONCE, _IMAGES_AT_ONCE = 2**18, 16
+_PIXELS_SEEN, _FEWEST_SEEN = 320 * 128**2, 24  # when what is usual is learned: a gigabyte of readings
 
 
 class KLIPModel:
@@ -219,14 +210,11 @@ class KLIPModel:
             self.measure(*measurement)
             self._operator()  # one that does not fit is told now as well
         kept, held = hold_out(groups or [str(i) for i in range(len(named))], self.seed)
-        held = evenly(held, most := most_seen(self.preparation_.size))
+        held = evenly(held, self._most_seen)
         healthy = self.preparation_.to_model([named[i] for i in held])
-        planted, masks, sources = planted_in(healthy, most, self.seed)
-        own = torch.tensor(folds([groups[i] if groups else str(i) for i in held]))
-        counts = {
-            "held-out images": len(measurements) * len(held),
-            "planted artefacts": len(measurements) * len(planted),
-        }
+        planted, masks = self._planted(healthy)
+        looks = len(measurements)
+        counts = {"held-out images": looks * len(held), "planted artefacts": looks * len(planted)}
         to_train = dict(stages(self.steps, external=bool(external), head=self.variance_head))
         report = Reporter(on_progress, counts, sum(to_train.values()))
         learn_prior = partial(fit_image_prior, steps=self.steps, seed=self.seed, batch=batch, accumulate=accumulate)
@@ -236,7 +224,7 @@ class KLIPModel:
             self.measure(*measurement)
             seen = self._see(healthy, partial(report.images, "held-out images"))
             changed = self._see(planted, partial(report.images, "planted artefacts"))
-            self.learned_[self.measured_as_] = learn(seen, changed, masks, (own, own[sources]), self.seed)
+            self.learned_[self.measured_as_] = learn(seen, changed, masks, self.seed)
         self.measure(IDENTITY)
         patients = len(set(groups)) if groups else len(named)
         self.trained_on_ = {"images": len(kept), "held_out": len(held), "patients": patients}
@@ -387,6 +375,20 @@ class KLIPModel:
         denoiser = self.prior_.denoiser
         found = reference(denoiser, operator, y, steps=REFERENCE_STEPS, window=steps, block=block, generator=generator)
         return judged_by_reference(found, len(WIDTHS))
+
+    @property
+    def _most_seen(self) -> int:
+        """Images, untouched and planted each, from which what is usual is learned: as memory allows."""
+        return max(_FEWEST_SEEN, _PIXELS_SEEN // self.preparation_.size**2)
+
+    def _planted(self, healthy: Float[Tensor, "image channel side side"]) -> tuple[Tensor, Tensor]:
+        """Some of the images with artefacts in them, and where these lie."""
+        images, masks, _ = plant_each(healthy.numpy(), np.random.default_rng(self.seed), body_region)
+        if not images:
+            raise InputError("no artefact can be planted in the healthy images; are they nearly empty?")
+        chosen = evenly(range(len(images)), self._most_seen)
+        changed, where = (torch.from_numpy(np.stack([array[i] for i in chosen])) for array in (images, masks))
+        return changed, where
 
     def _see(self, x: Float[Tensor, "image channel side side"], report: Callable[[int], None]) -> Seen:
         """What rules read of images, in batches."""

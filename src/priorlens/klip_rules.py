@@ -12,20 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from priorlens.body import body_region
 from priorlens.combination import Readings, join, readings, with_context
 from priorlens.errors import InputError
-from priorlens.held_out import evenly, plant_each
 from priorlens.klip import Findings
 from priorlens.posterior.divergence import block_sums
 from priorlens.scores import HealthyStatistics
 from priorlens.surprise import smooth
-from priorlens.weighing import Weighing, best_share, best_told, by_others, fit_members, highest, together
+from priorlens.weighing import Weighing, best_share, best_told, fit_weighing, highest
 
 KLIPRule = Literal["combined", "coherent", "squares", "standardised", "reference"]
 KLIP_RULES: tuple[KLIPRule, ...] = get_args(KLIPRule)
@@ -38,9 +35,6 @@ BLOCKS = (4, 8, 16, 32)
 
 FLOOR = 1e-5
 """Of a drift's energy, relative to that of white data's error (`combination.readings`)."""
-
-
-_PIXELS_SEEN, _FEWEST_SEEN = 320 * 128**2, 24  # a gigabyte of readings
 
 
 @dataclass(frozen=True)
@@ -180,55 +174,24 @@ def judge(rule: KLIPRule, learned: Learned, seen: Seen) -> KLIPVerdict:
     return KLIPVerdict(_largest_block(rule, window.block, pixels), pixels)
 
 
-def most_seen(size: int) -> int:
-    """Images of this side, untouched and planted each, from which what is usual is learned: as memory allows."""
-    return max(_FEWEST_SEEN, _PIXELS_SEEN // size**2)
-
-
-def planted_in(
-    healthy: Float[Tensor, "image channel side side"], most: int, seed: int
-) -> tuple[Float[Tensor, "artefact channel side side"], Bool[Tensor, "artefact side side"], Int[Tensor, " artefact"]]:
-    """At most so many of the images with an artefact each, where these lie, and of which image each is.
-
-    Raises InputError where nothing can be planted.
-    """
-    images, masks, sources = plant_each(healthy.numpy(), np.random.default_rng(seed), body_region)
-    if not images:
-        raise InputError("no artefact can be planted in the healthy images; are they nearly empty?")
-    chosen = evenly(range(len(images)), most)
-    changed, where = (torch.from_numpy(np.stack([array[i] for i in chosen])) for array in (images, masks))
-    return changed, where, torch.tensor(sources)[chosen]
-
-
-def learn(
-    untouched: Seen,
-    changed: Seen,
-    masks: Bool[Tensor, "artefact side side"],
-    folds: tuple[Int[Tensor, " image"], Int[Tensor, " artefact"]],
-    seed: int,
-) -> Learned:
+def learn(untouched: Seen, changed: Seen, masks: Bool[Tensor, "artefact side side"], seed: int) -> Learned:
     """From images that were set aside, and the same with artefacts at `masks`.
-
-    folds: of both, such that an image and its artefacts are in one. What is told of images by their weighed readings,
-    the share and the statistics of "combined" go by it, is told by networks that did not learn from them.
 
     The window of a rule, and the share of "combined", are those by whose figure planted images are best told apart from
     untouched ones.
     """
-    usual, count = untouched.readings.means.mean(0), 1 + max(int(own.max()) for own in folds)
-    members = fit_members(usual, changed.readings.maps, masks, folds[1], seed, count=count)
-    sets = (untouched.readings.maps, changed.readings.maps)
-    maps = [by_others(members, seen, own) for seen, own in zip(sets, folds, strict=True)]
+    usual = untouched.readings.means.mean(0)
+    weighing = fit_weighing(usual, changed.readings.maps, masks, seed)
+    maps = [weighing.anomaly_map(seen.readings.maps) for seen in (untouched, changed)]
     share, auroc = best_share(*maps)
     windows: dict[str, Window] = {}
     told = {"combined": auroc}
     for rule in ("coherent", "squares"):
         windows[rule], told[rule] = best_told(_of_windows(rule, (untouched, changed), usual))
-    learned = Learned(together(members), share, windows, told, {})
+    learned = Learned(weighing, share, windows, told, {})
     statistics: dict[str, HealthyStatistics] = {}
     for rule in LEARNED:
-        known = rule == "combined"
-        verdict = KLIPVerdict(highest(maps[0], share), maps[0]) if known else judge(rule, learned, untouched)
+        verdict = judge(rule, learned, untouched)
         statistics[rule] = HealthyStatistics.of(verdict.anomaly.numpy(), verdict.anomaly_map.numpy())
     return replace(learned, statistics=statistics)
 

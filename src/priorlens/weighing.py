@@ -33,10 +33,8 @@ CONTEXT_NAMES = tuple(f"context {name}" for name in CONTEXT)
 SHARES = (0.002, 0.005, 0.01, 0.02, 0.04, 0.1)
 """Shares of an image, of which a figure is read from one: the highest so many of its pixels."""
 
-HIDDEN = 32
-"""Units of a network, unless told otherwise."""
-
 _FLOOR = 1e-5  # of energies, before their logarithm
+_HIDDEN = 32
 _UNTOUCHED, _PLANTED = 150_000, 60_000  # pixels to learn from, at most
 _BALANCE = 0.2  # weight of all planted pixels together, relative to all untouched ones
 _EPOCHS, _FEWEST_STEPS = 12, 400  # of few pixels more epochs
@@ -72,7 +70,7 @@ class Weighing:
 
     def anomaly_map(self, maps: Float[Tensor, "image reading side side"]) -> Float[Tensor, "image side side"]:
         """Log2 of the odds of planted against untouched. It ranks places; it is no probability of disease."""
-        return torch.cat([self._odds(batch.movedim(1, -1)) for batch in maps.split(16)]) / math.log(2)
+        return torch.cat([self._odds(batch.float().movedim(1, -1)) for batch in maps.split(16)]) / math.log(2)
 
     def tensors(self) -> dict[str, Tensor]:
         """All of it, by name."""
@@ -83,6 +81,20 @@ class Weighing:
         return F.linear(hidden, self.outer, self.outer_bias)[..., 0]
 
 
+def fit_weighing(
+    usual: Float[Tensor, " reading"],
+    planted: Float[Tensor, "image reading side side"],
+    masks: Bool[Tensor, "image side side"],
+    seed: int,
+) -> Weighing:
+    """Learn, by logistic loss, to tell planted pixels from untouched ones of the same images.
+
+    The planted ones together count for a fifth of the others. Without any planted pixel all readings weigh the same.
+    """
+    one_fold = torch.zeros(len(planted), dtype=torch.int64)
+    return fit_members(usual, planted, masks, one_fold, seed, count=1, hidden=_HIDDEN)[0]
+
+
 def fit_members(
     usual: Float[Tensor, " reading"],
     planted: Float[Tensor, "image reading side side"],
@@ -91,21 +103,20 @@ def fit_members(
     seed: int,
     *,
     count: int,
-    hidden: int = HIDDEN,
+    hidden: int,
 ) -> list[Weighing]:
-    """Learn, by logistic loss, to tell planted pixels from untouched ones of the same images.
+    """As `fit_weighing`, but a network of `hidden` units for each of `count` folds, from the images of all the others.
 
-    folds: the number of each image's fold, below `count`: each has a network of `hidden` units that learns from the
-    images of all the others. Where there is one fold alone, its network learns from it.
-
-    The planted pixels together count for a fifth of the others. Without any all readings weigh the same.
+    folds: the number of each image's fold, from 0. A network for which the others have no artefact, or which has no
+    others, learns from all.
     """
     pixels, labels, images = _drawn(planted, masks, np.random.default_rng(seed))
     mean, deviation = pixels.mean(0), pixels.std(0).clamp(min=_STEADY)
     pixels, fold_of = (pixels - mean) / deviation, folds[images]
     members = []
     for fold in range(count):
-        known = fold_of != fold if count > 1 else torch.ones_like(labels)
+        others = fold_of != fold
+        known = others if labels[others].any() else torch.ones_like(others)
         network = _learned(pixels[known], labels[known], hidden, seed + fold)
         members.append(Weighing(usual, mean, deviation, *network))
     return members
@@ -129,7 +140,7 @@ def by_others(
     members: Sequence[Weighing], maps: Float[Tensor, "image reading side side"], folds: Int[Tensor, " image"]
 ) -> Float[Tensor, "image side side"]:
     """The map of each image by the network that has left out its fold."""
-    found = maps.new_empty(len(maps), *maps.shape[2:])
+    found = torch.empty(len(maps), *maps.shape[2:])
     for fold, member in enumerate(members):
         chosen = folds == fold
         if chosen.any():
@@ -177,7 +188,7 @@ def _drawn(
         chosen.append(np.sort(rng.choice(all_places, min(len(all_places), most), replace=False)))
     places = torch.from_numpy(np.concatenate(chosen))
     image, position = places // masks[0].numel(), places % masks[0].numel()
-    return maps.flatten(2)[image, :, position], masks.flatten()[places], image
+    return maps.flatten(2)[image, :, position].float(), masks.flatten()[places], image
 
 
 def _learned(
