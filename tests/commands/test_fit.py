@@ -287,10 +287,10 @@ def test_other_images_of_a_fitted_patient_are_no_calibration(
 
 DYING_LATER = """
 import os, signal
-from priorlens import calibration, held_out, preparation
+from priorlens import calibration, held_out, preparation, weighing
 from priorlens.__main__ import main
 
-held_out.PLANTED, preparation.SMALLEST = 1, 64
+held_out.PLANTED, preparation.SMALLEST, weighing._FEWEST_STEPS = 1, 64, 20
 write = calibration.write_calibration
 
 def write_and_die(*arguments):
