@@ -133,7 +133,8 @@ class AnoDODE:
         if state:
             prepare_folder(state, overwrite=True)  # now, and not after minutes of training
         pyramid = load_pyramid(self.backbone, weights=self.weights, zooms=self.zooms).to(self.device)
-        kept, held = hold_out(groups or [str(i) for i in range(len(named))], self.seed)
+        whose = groups or [str(i) for i in range(len(named))]
+        kept, held = hold_out(whose, self.seed)
         self.preparation_ = Preparation.fit(named, self.size, self.intensity)
         self.pyramid_ = pyramid
         artefacts = planted_count(len(held), PLANTED_MANY)
@@ -155,10 +156,9 @@ class AnoDODE:
             for scale in pyramid.scales
         }
         if processes.first():
-            own = torch.tensor(folds([groups[i] if groups else str(i) for i in held]))
+            own = torch.tensor(folds([whose[i] for i in held]))
             self._learn_what_is_usual([named[i] for i in held], own, report)
-        patients = len(set(groups)) if groups else len(named)
-        self.trained_on_ = {"images": len(kept), "held_out": len(held), "patients": patients}
+        self.trained_on_ = {"images": len(kept), "held_out": len(held), "patients": len(set(whose))}
         self.provenance_ = Provenance.of(named, groups)
         return self
 
@@ -318,11 +318,14 @@ class AnoDODE:
             verdict, bits, nfe = published(self.priors_, self.healthy_scales_, features, self._side, self.seed)
             return verdict, bits, None, nfe
         surprises = self._surprises(prepared)
-        found = with_context(readings(surprises, self._side), prepared)
+        found = self._read(surprises, prepared)
         bits = {name: surprise.bits_per_dim for name, surprise in surprises.items()}
         spectrum = self._spectrum(found.means - self.combination_.usual)
         nfe = sum(surprise.nfe for surprise in surprises.values())
         return self._verdict(rule, surprises, found), bits, spectrum, nfe
+
+    def _read(self, surprises: dict[str, Surprise], prepared: Float[Tensor, "image channel size size"]) -> Readings:
+        return with_context(readings(surprises, self._side), prepared)
 
     def _spectrum(self, above: Float[Tensor, "image reading"]) -> Float[Tensor, "image row column"]:
         """Readings above what is usual, in the columns of `SPECTRUM`; of `expected` and the context, which are no
@@ -351,12 +354,11 @@ class AnoDODE:
         own: the fold of each image.
         """
         prepared = self.preparation_.to_model(held)
-        surprises = []
+        surprises, found = [], []
         for batch in prepared.split(_SCORE_BATCH):
             surprises.append(self._surprises(batch))
+            found.append(self._read(surprises[-1], batch))
             report.images("held-out images", len(batch))
-        batches = zip(surprises, prepared.split(_SCORE_BATCH), strict=True)
-        found = [with_context(readings(of_batch, self._side), batch) for of_batch, batch in batches]
         some = prepared[evenly(range(len(prepared)), _PUBLISHED)]
         features = self._features(some)
         self.healthy_scales_ = {
@@ -364,13 +366,11 @@ class AnoDODE:
             for name, prior in self.priors_.items()
         }
         planted, masks, sources = self._planted(prepared.numpy(), report)
-        both = (own, own[sources])
-        self.combination_, by_others = fit_combination(join(found), planted, masks, both, self.seed)
-        local = by_others.split(_SCORE_BATCH)
+        self.combination_, local = fit_combination(join(found), planted, masks, (own, own[sources]), self.seed)
         self.statistics_ = {"published": _statistics([self._judge(some, "published")[0]])}
         for rule in sorted(RULES[:-1], key=lambda rule: rule == "combined"):  # last: it is relative to others
-            verdicts = [self._verdict(rule, *batch) for batch in zip(surprises, found, local, strict=True)]
-            self.statistics_[rule] = _statistics(verdicts)
+            batches = zip(surprises, found, local.split(_SCORE_BATCH), strict=True)
+            self.statistics_[rule] = _statistics([self._verdict(rule, *of_batch) for of_batch in batches])
 
     def _planted(
         self, prepared: Float32[np.ndarray, "image channel size size"], report: Reporter
@@ -381,7 +381,7 @@ class AnoDODE:
             raise InputError("no artefact could be planted in the held-out healthy images; are they nearly empty?")
         found = []
         for batch in torch.from_numpy(np.stack(images)).split(_SCORE_BATCH):
-            read = with_context(readings(self._surprises(batch), self._side), batch)
+            read = self._read(self._surprises(batch), batch)
             found.append(dataclasses.replace(read, maps=read.maps.half()))  # hundreds of them stay in memory
             report.images("planted artefacts", len(batch))
         share = F.interpolate(torch.from_numpy(np.stack(masks))[:, None].float(), size=(self._side,) * 2, mode="area")

@@ -142,9 +142,7 @@ def by_others(
     """The map of each image by the network that has left out its fold."""
     found = torch.empty(len(maps), *maps.shape[2:])
     for fold, member in enumerate(members):
-        chosen = folds == fold
-        if chosen.any():
-            found[chosen] = member.anomaly_map(maps[chosen])
+        found[folds == fold] = member.anomaly_map(maps[folds == fold])
     return found
 
 
