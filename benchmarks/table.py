@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.method import Entry
 from benchmarks.methods import METHODS
@@ -28,9 +30,16 @@ WORDS = Path(__file__).with_name("page.md")
 
 PAGE = "benchmarks.md"
 
+RUNS = "benchmarks.json"
+"""All that the page says of runs, for those who reckon with it themselves."""
+
 
 def write(out: Path, docs: Path, methods: Mapping[str, Entry] = METHODS) -> Path:
-    """Write `docs/benchmarks.md` and `docs/images/benchmarks_*.png`. Raises InputError where there are no results."""
+    """Write `docs/benchmarks.md`, `docs/benchmarks.json` and `docs/images/benchmarks_*.png`.
+
+    Raises:
+        InputError: there are no results.
+    """
     gathered = Gathered.read(out, methods)
     if not gathered.results:
         raise InputError(f"{out / 'results'}: holds no results; make some with: python -m benchmarks run --out {out}")
@@ -38,8 +47,15 @@ def write(out: Path, docs: Path, methods: Mapping[str, Entry] = METHODS) -> Path
     images.mkdir(parents=True, exist_ok=True)
     parts, pictures = parts_of(gathered, images)
     write_text(docs / PAGE, filled(WORDS.read_text(encoding="utf-8"), parts))
+    write_text(docs / RUNS, runs_text(gathered.results))
     remove_others(images, pictures)
     return docs / PAGE
+
+
+def runs_text(results: Sequence[Mapping[str, Any]]) -> str:
+    """JSON with a line for each run, so that a version shows what changed; losses, which are many, are left out."""
+    without = [{**one, "fit": one["fit"] and {**one["fit"], "curve": None}} for one in results]
+    return "[\n" + ",\n".join(json.dumps(one) for one in without) + "\n]\n"
 
 
 def parts_of(gathered: Gathered, images: Path) -> tuple[dict[str, str], list[Picture]]:

@@ -16,6 +16,7 @@ from made_studies import made_study
 
 from benchmarks import plan, runner, side_by_side, stages, timing
 from benchmarks.environments import Environments
+from benchmarks.methods import METHODS
 from benchmarks.results import (
     ROOT,
     Options,
@@ -406,6 +407,11 @@ def test_order_and_names():
         plan.chosen_entries(ENTRIES, ["no_such"])
     slow_first = [entry("second", "Bright", needs="first"), replace(entry("first", "Bright"), family="ours")]
     assert names(plan.in_order(slow_first)) == ["first", "second"]
+
+
+def test_families_are_run_from_the_quickest_to_the_slowest():
+    families = [one.family for one in plan.chosen_entries(METHODS, [])]
+    assert list(dict.fromkeys(families)) == ["simple", "ours", "diffusion", "anomalib"]
 
 
 def names(entries):

@@ -290,6 +290,16 @@ def test_the_page_says_what_its_figures_cannot_be_compared_with(page):
     assert "bfloat16" in tables and "bfloat16" in section(page, "## Quality against speed")
 
 
+def test_what_was_measured_stands_beside_the_page_a_line_a_run(out, docs):
+    lines = (docs / "benchmarks.json").read_text(encoding="utf-8").splitlines()
+    written = json.loads("\n".join(lines))
+    results = Gathered.read(out, METHODS).results
+    assert len(written) == len(results) == len(lines) - 2
+    for one, result in zip(written, results, strict=True):
+        assert one["figures"] == json.loads(json.dumps(result["figures"])) and one["key"] == result["key"]
+        assert one["fit"] is None or one["fit"]["curve"] is None
+
+
 def test_pictures_are_there_small_and_described(page, docs):
     shown = re.findall(r"!\[([^\]]+)\]\(images/(benchmarks_\w+\.png)\)", page)
     names = {name for _, name in shown}
