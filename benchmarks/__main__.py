@@ -148,9 +148,11 @@ def choose(out: Out = DEFAULT_OUT) -> None:
 @app.command()
 def table(
     out: Out = DEFAULT_OUT,
-    docs: Annotated[Path, typer.Option(metavar="DIR", help="Where benchmarks.md and images/ go.")] = Path("docs"),
+    docs: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where benchmarks.md, benchmarks.json and images/ go.")
+    ] = Path("docs"),
 ) -> None:
-    """Write docs/benchmarks.md and its pictures from the results."""
+    """Write docs/benchmarks.md with its pictures, and docs/benchmarks.json, from the results."""
     from benchmarks import table as written
 
     written.write(out.resolve(), docs)
@@ -158,7 +160,8 @@ def table(
 
 @app.command("list")
 def listed() -> None:
-    """Methods and studies that there are."""
+    """Methods, studies and layouts that there are."""
+    from benchmarks.adapters import LAYOUTS
     from benchmarks.methods import METHODS
     from benchmarks.studies import registry
 
@@ -167,6 +170,8 @@ def listed() -> None:
         typer.echo(f"method {entry.name}: {entry.title}{limits}")
     for name in registry():
         typer.echo(f"study {name}")
+    for name in LAYOUTS:
+        typer.echo(f"layout {name}")
 
 
 def _names(text: str) -> list[str]:

@@ -20,9 +20,10 @@ from benchmarks.methods import METHODS
 from benchmarks.results import machine
 from benchmarks.runner import alone, end, started
 from benchmarks.stages import BATCH, bases
+from priorlens.errors import InputError
 from priorlens.outputs import write_json
 
-SIZES, COUNTS = (64, 128, 256, 512), (100, 1000, 10000)
+SIZES, COUNTS = (64, 128, 256, 512), (100, 300, 1000, 10000)
 QUICK_SIZES, QUICK_COUNTS = (64, 128), (20, 40)
 
 SIDE = 64
@@ -44,6 +45,8 @@ STEEPEST = 3.0
 
 OF_SCANS = "scan"
 """The method that made images cannot be given to."""
+
+NOT_TRIED = "a smaller one did not come about either"
 
 Point = dict[str, Any]
 
@@ -80,7 +83,8 @@ def run(
 ) -> int:
     """Measure what is missing; every point is written as soon as it is known. Returns how many the budget left undone.
 
-    budget: in minutes. methods: where the bases of `entries` are found.
+    budget: in minutes. methods: where the bases of `entries` are found. Raises InputError where a call in brief would
+    replace a whole one's points.
     """
     out.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + 60 * budget if budget is not None else float("inf")
@@ -114,10 +118,11 @@ def _measure(
         python, used, failed = Path(), {}, str(error)
     chain = [*(methods[name] for name in bases(entry)), entry]
     key = {"versions": used, "code": [code_of(one.made_by) for one in chain], "quick": quick, "threads": cores}
-    facts = _stored(path, key) or _blank(entry, key, cores)
     if failed:
-        write_json(path, {**facts, "failed": failed})
+        if not path.exists():  # or what was measured before would be lost
+            write_json(path, {**_blank(entry, key, cores), "failed": failed})
         return 0
+    facts = _stored(path, key, quick) or _blank(entry, key, cores)
     todo = [one for one in wanted_points(quick) if not any(one.is_of(point) for point in facts["points"])]
     for number, one in enumerate(todo):
         if time.monotonic() >= until:
@@ -148,13 +153,21 @@ def _blank(entry: Entry, key: Mapping[str, Any], cores: int) -> dict[str, Any]:
     }
 
 
-def _stored(path: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What there is already, if nothing has changed since."""
+def _stored(path: Path, key: Mapping[str, Any], quick: bool) -> dict[str, Any] | None:
+    """What there is already, if nothing has changed since. What failed, and what was not tried for it, is tried again.
+
+    Raises:
+        InputError: it would be replaced by points in brief.
+    """
+    found: dict[str, Any] = {}
     with suppress(OSError, ValueError):
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if found.get("key") == key:
-            return found
-    return None
+        found = json.loads(path.read_text(encoding="utf-8"))
+    if quick and found and not found["key"]["quick"]:
+        raise InputError(f"{path}: --quick would replace what was measured in full; give it an --out of its own")
+    if found.get("key") != key:
+        return None
+    kept = [point for point in found["points"] if "failed" not in point and point.get("left_out") != NOT_TRIED]
+    return {**found, "points": kept}
 
 
 def expected_seconds(one: Wanted, points: Sequence[Mapping[str, Any]]) -> float:
@@ -186,7 +199,7 @@ def _point(
     point: Point = {"what": one.what, "value": one.value}
     smaller = [each for each in points if each["what"] == one.what and each["value"] < one.value]
     if any("failed" in each or "left_out" in each for each in smaller):
-        return {**point, "left_out": "a smaller one did not come about either"}
+        return {**point, "left_out": NOT_TRIED}
     expected = expected_seconds(one, points)
     if expected > MOST_SECONDS:
         return {**point, "left_out": f"would take about {expected:.0f} s, more than {MOST_SECONDS:.0f} s"}

@@ -21,6 +21,9 @@ EMBEDDED = ("mni152", "fashion_mnist", "digits")
 IN_BRIEF = ("head_ct", "brats", "digits")
 """What `--quick` takes of them unless told otherwise: planted and real, images and volumes, with data and without."""
 
+EMBEDDED_IN_BRIEF = ("mni152", "digits")
+"""The same without `--data`: with masks and without."""
+
 FOLDS = 2
 """Of BraTS, unless `--folds` says otherwise."""
 
@@ -96,7 +99,7 @@ def studies(
 ) -> list[Study]:
     """Those named; else those that `data` holds, or without it the embedded ones, as far as their data are there.
 
-    With `quick`, those of `IN_BRIEF` unless others are named. With a `layout`, the one study that `data` holds in it.
+    With `quick`, some of them in brief unless others are named. With a `layout`, the one that `data` holds in it.
 
     Raises:
         InputError: an unknown name or layout, no such folder, or a named study without its data.
@@ -109,7 +112,8 @@ def studies(
     if unknown := [name for name in names if name not in known]:
         raise InputError(f"{unknown[0]}: is no study; there are {', '.join(known)}")
     in_data = [name for name in known if name not in EMBEDDED]
-    unnamed = IN_BRIEF if quick else EMBEDDED if data is None else in_data
+    of_all = EMBEDDED if data is None else in_data
+    unnamed = of_all if not quick else EMBEDDED_IN_BRIEF if data is None else IN_BRIEF
     found = {name: known[name](data, out, quick) for name in names or unnamed}
     if missing := [name for name in names if found[name] is None]:
         where = f"not under {data}" if data else "found with --data DIR"

@@ -31,7 +31,7 @@ WORDS = Path(__file__).with_name("page.md")
 PAGE = "benchmarks.md"
 
 RUNS = "benchmarks.json"
-"""All that the page says of runs, for those who reckon with it themselves."""
+"""What was measured of every run, for those who reckon with it themselves."""
 
 
 def write(out: Path, docs: Path, methods: Mapping[str, Entry] = METHODS) -> Path:
@@ -54,8 +54,11 @@ def write(out: Path, docs: Path, methods: Mapping[str, Entry] = METHODS) -> Path
 
 def runs_text(results: Sequence[Mapping[str, Any]]) -> str:
     """JSON with a line for each run, so that a version shows what changed; losses, which are many, are left out."""
-    without = [{**one, "fit": one["fit"] and {**one["fit"], "curve": None}} for one in results]
-    return "[\n" + ",\n".join(json.dumps(one) for one in without) + "\n]\n"
+    lines = []
+    for one in results:
+        fit = one["fit"] and {name: value for name, value in one["fit"].items() if name != "curve"}
+        lines.append(json.dumps({**one, "fit": fit}, allow_nan=False))
+    return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
 def parts_of(gathered: Gathered, images: Path) -> tuple[dict[str, str], list[Picture]]:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.method import Entry
+from benchmarks.methods.ours_klip import LARGEST
+from benchmarks.stages import bases
 from benchmarks.table_markdown import NOTHING, amount, duration, grid, plain
 from benchmarks.table_results import FAMILIES
 
@@ -23,12 +25,16 @@ LEAST_POINTS = 3
 
 @dataclass(frozen=True)
 class Growth:
-    """Of one method. points: what was measured; absent: what was not, a line each; facts: all of the file."""
+    """Of one method. points: what was measured; absent: what was not, a line each; facts: all of the file.
+
+    capped: the side above which it sees images no larger; 0 where there is none.
+    """
 
     entry: Entry
     points: tuple[Mapping[str, Any], ...]
     absent: tuple[str, ...]
     facts: Mapping[str, Any]
+    capped: int = 0
 
     def series(self, what: str, key: str) -> list[tuple[float, float]]:
         """Ascending, as far as it was measured."""
@@ -51,8 +57,13 @@ def read_growth(out: Path, methods: Mapping[str, Entry]) -> list[Growth]:
         ]
         if facts["failed"]:
             absent.append(plain(facts["failed"]))
-        found.append(Growth(entry, tuple(points), tuple(absent), facts))
+        found.append(Growth(entry, tuple(points), tuple(absent), facts, _capped(entry)))
     return found
+
+
+def _capped(entry: Entry) -> int:
+    """Of KLIP, and of what reads its prior."""
+    return LARGEST if "klip" in (entry.name, *bases(entry)) else 0
 
 
 def _place(point: Mapping[str, Any]) -> str:
@@ -88,7 +99,8 @@ def _cells(one: Growth, what: str) -> list[str]:
     cells = []
     for key in (TIMES[what], "peak_mb"):
         series = one.series(what, key)
-        fitted = exponent(series)
+        as_they_are = [point for point in series if what != "size" or not one.capped or point[0] <= one.capped]
+        fitted = exponent(as_they_are)
         cells += [_ends(series), NOTHING if fitted is None else f"{round(fitted, 2) + 0.0:.2f}".replace("-", "−")]
     return cells
 
@@ -106,7 +118,9 @@ def growth_facts(growths: Sequence[Growth]) -> str:
     if not growths:
         return "Not measured yet: `python -m benchmarks growth` does it."
     facts = growths[0].facts
+    brief = any(one.facts["key"].get("quick") for one in growths)
     return (
+        f"{'**Some of this was made with `--quick`: its figures mean nothing.** ' if brief else ''}"
         "Measured on made images, smooth noise in a disc, in a process of its own for every point. Models learned from "
         f"{facts['train_images']} such images with {amount(100 * facts['steps'])} % of their steps: how long scoring "
         "takes does not depend on how well a network was trained. It does depend on the number of images learned from "
@@ -114,5 +128,6 @@ def growth_facts(growths: Sequence[Growth]) -> str:
         f"side: the median of {facts['passes']} passes over up to {facts['images']} images. Over their number: images "
         f"of {facts['side']} pixels a side, made as they are needed, scored in batches of {facts['batch']}; the time "
         "is that of scoring alone. A point that by the one before it would take more than "
-        f"{duration(facts['most_seconds'])} is left out, and the list below says so."
+        f"{duration(facts['most_seconds'])} is left out, and the list below says so. KLIP, and what reads its prior, "
+        f"sees images of {LARGEST} pixels at most, as in the tables above: no exponent over larger sides is told of it."
     )

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.methods.anomalib_list import LEFT_OUT
 from benchmarks.plan import codes_of
 from benchmarks.table_markdown import amount, count, duration, grid, listed, plain
-from benchmarks.table_remarks import options_of
+from benchmarks.table_remarks import options_of, peer_minutes_of
 from benchmarks.table_results import FAMILIES, Gathered
 
 
@@ -26,6 +26,7 @@ def ran_section(gathered: Gathered) -> str:
         *(("machine", text) for text in _different(gathered, _machine)),
         *(("threads", text) for text in _different(gathered, _threads)),
         *(("options", text) for text in _different(gathered, options_of)),
+        *(("minutes that a peer may train", text) for text in _different(gathered, peer_minutes_of)),
         *(("versions", text) for text in _different(gathered, _versions)),
         ("load of the machine as runs began", _load(gathered)),
     ]
@@ -131,7 +132,7 @@ def methods_section(gathered: Gathered) -> str:
     for family, title in FAMILIES.items():
         for entry in gathered.methods.values():
             if entry.family == family:
-                slow = f"every {entry.slow}th test image" if entry.slow > 1 else ""
+                slow = f"one test image in {entry.slow}" if entry.slow > 1 else ""
                 shares = f"model of {entry.needs.replace('+', ' and ')}" if entry.needs else ""
                 rows.append(
                     [

@@ -10,6 +10,8 @@ from typing import Any
 from benchmarks.table_markdown import NOTHING, plain
 from benchmarks.table_results import Gathered, Runs
 
+PEER_MINUTES = "peer_minutes"
+
 
 class Notes:
     """Numbered in the order of their first mention; equal ones share a number."""
@@ -33,11 +35,11 @@ def remarks(gathered: Gathered, runs: Runs) -> list[str]:
         every, judged = one["score"]["every"], one["score"]["judged"]
         fit = one["fit"] or {}
         if every > 1:
-            found.append(f"only every {every}th test image was judged, {judged} in all; takes no part in bold or ranks")
+            found.append(f"judged one test image in {every}, {judged} in all; takes no part in bold or ranks")
         if fit.get("converged") is False:
             found.append("the loss had not settled when training ended: its figures may be too low (see the curves)")
         if one["remark"]:
-            found.append(plain(one["remark"]))
+            found.append("; ".join(dict.fromkeys(plain(one["remark"]).split("; "))))
         if options_of(one) != usual_options(gathered):
             found.append(f"run with other options than the rest: {options_of(one)}")
     if runs.done and len(runs.done) < len(gathered.seeds):
@@ -46,9 +48,15 @@ def remarks(gathered: Gathered, runs: Runs) -> list[str]:
 
 
 def options_of(result: Mapping[str, Any]) -> str:
-    """Such as `size=192, steps=1.0`."""
+    """Such as `size=192, steps=1.0`, without the minutes that only peers have."""
     options = result["key"].get("options", {})
-    return ", ".join(f"{name}={json.dumps(value)}" for name, value in options.items())
+    return ", ".join(f"{name}={json.dumps(value)}" for name, value in options.items() if name != PEER_MINUTES)
+
+
+def peer_minutes_of(result: Mapping[str, Any]) -> str:
+    """Nothing of a method that trains by no limit of time."""
+    minutes = result["key"].get("options", {}).get(PEER_MINUTES)
+    return "" if minutes is None else f"{minutes:g}"
 
 
 def usual_options(gathered: Gathered) -> str:

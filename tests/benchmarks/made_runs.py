@@ -121,6 +121,7 @@ def made_growth(out: Path, name: str, power: float, *, counts=(100, 1000, 10000)
     if len(counts) < 3:
         points.append({"what": "images", "value": 10000, "left_out": "would take about 400 s, more than 180 s"})
     facts = {"train_images": 16, "steps": 0.01, "passes": 3, "images": 16, "side": 64, "batch": 16, "most_seconds": 180}
+    facts["key"] = {"quick": False}
     (out / "growth").mkdir(exist_ok=True)
     write_json(out / "growth" / f"{name}.json", {"method": name, "points": points, "failed": failed, **facts})
 

@@ -13,6 +13,7 @@ if importlib.util.find_spec("anomalib") is None:
 from pathlib import Path
 
 from benchmarks.method import PEER_MINUTES, Task
+from benchmarks.methods import anomalib_trained
 from benchmarks.methods.anomalib_backbone import as_seen, layers, shared_backbone
 from benchmarks.methods.anomalib_list import ENTRIES
 from benchmarks.study import Fold
@@ -134,8 +135,16 @@ def test_levels_have_the_strides_that_are_asked_for():
     assert [modules[name] for name in layers((4, 8, 16, 32))] == [4, 8, 16, 32]
 
 
+def test_channels_last_leave_the_losses_as_they_are(task, fitted, monkeypatch):
+    _, learned = fitted("reverse_distillation")
+    monkeypatch.setattr(anomalib_trained, "_with_channels_last", lambda *_networks: None)
+    plain = BY_NAME["reverse_distillation"].make().fit(task, lambda _line: None)
+    first = [[loss for _, _, loss in one.curve[:4]] for one in (learned, plain)]
+    assert first[0] == pytest.approx(first[1], rel=1e-3)
+
+
 def test_training_without_end_stops_at_its_limit_and_says_so(task, monkeypatch):
     monkeypatch.setenv(PEER_MINUTES, "0")
     learned = BY_NAME["stfpm"].make().fit(replace(task, steps=1.0), lambda _line: None)
     assert learned.converged is False and len(learned.curve) == 1
-    assert "stopped after 0 s a thread" in learned.remark
+    assert "stopped after 0 s of a processor" in learned.remark

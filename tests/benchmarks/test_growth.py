@@ -13,6 +13,7 @@ from benchmarks.environments import Environments
 from benchmarks.growth import MOST_SECONDS, Wanted, expected_seconds, wanted_points
 from benchmarks.growth_worker import TEST, TRAIN, batches, made_image
 from benchmarks.table_growth import read_growth
+from priorlens.errors import InputError
 
 ENTRIES = {
     one.name: one
@@ -71,6 +72,33 @@ def test_what_fails_is_a_line_and_ends_its_series(tmp_path):
     assert lines["crashes_later"][0] == "side 64: scoring: RuntimeError: a defect"
 
 
+def test_what_was_measured_is_not_lost_to_a_call_that_cannot_measure_it(tmp_path):
+    measure(tmp_path, "bright")
+    whole = stored(tmp_path, "bright")
+    path = tmp_path / "growth" / "bright.json"
+    path.write_text(json.dumps({**whole, "key": {**whole["key"], "quick": False}}))
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="--quick would replace"):
+        measure(tmp_path, "bright")
+    environments = Environments(tmp_path, anomalib=tmp_path / "no-python")
+    gone = replace(ENTRIES["bright"], environment="anomalib")
+    growth.run([gone], tmp_path, environments, 1, None, False, ENTRIES)
+    assert path.read_bytes() == before
+
+
+def test_a_point_that_failed_is_tried_again(tmp_path):
+    measure(tmp_path, "bright")
+    whole = stored(tmp_path, "bright")
+    images = whole["points"][1]
+    failed = {"what": "size", "value": 64, "failed": "no memory"}
+    (tmp_path / "growth" / "bright.json").write_text(json.dumps({**whole, "points": [failed, images]}))
+    measure(tmp_path, "bright")
+    assert {one["what"]: "failed" in one for one in stored(tmp_path, "bright")["points"]} == {
+        "size": False,
+        "images": False,
+    }
+
+
 def test_a_budget_that_is_spent_leaves_points(tmp_path):
     assert measure(tmp_path, "bright", budget=0) == 2
     assert not (tmp_path / "growth" / "bright.json").exists()
@@ -98,4 +126,4 @@ def test_made_images_are_the_same_every_time_and_never_twice():
 
 
 def test_points_in_full():
-    assert [one.value for one in wanted_points(quick=False)] == [64, 128, 256, 512, 100, 1000, 10000]
+    assert [one.value for one in wanted_points(quick=False)] == [64, 128, 256, 512, 100, 300, 1000, 10000]

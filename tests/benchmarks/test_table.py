@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from made_runs import failed_run, made_growth, made_run, made_study, remember
 
-from benchmarks import measuring, table
+from benchmarks import measuring, table, table_growth
 from benchmarks.fingerprints import code_of, harness_code
 from benchmarks.methods import METHODS
 from benchmarks.methods.anomalib_list import LEFT_OUT
@@ -128,7 +128,7 @@ def test_the_best_of_a_column_is_bold_among_those_who_judged_all(page, out):
     best = max(("anodode", "klip"), key=lambda name: runs[name].value("pixel_ap"))
     assert f"**{runs[best].value('pixel_ap'):.3f}**" in rows(text, METHODS[best].title)[0]
     assert "**" not in rows(text, METHODS["klip_reference"].title)[0]
-    assert "only every 10th test image was judged" in text
+    assert "judged one test image in 10" in text
 
 
 def test_several_seeds_are_a_mean_and_its_ends(page, out):
@@ -297,7 +297,7 @@ def test_what_was_measured_stands_beside_the_page_a_line_a_run(out, docs):
     assert len(written) == len(results) == len(lines) - 2
     for one, result in zip(written, results, strict=True):
         assert one["figures"] == json.loads(json.dumps(result["figures"])) and one["key"] == result["key"]
-        assert one["fit"] is None or one["fit"]["curve"] is None
+        assert one["fit"] is None or "curve" not in one["fit"]
 
 
 def test_pictures_are_there_small_and_described(page, docs):
@@ -316,6 +316,27 @@ def test_growth_has_exponents_and_says_what_is_missing(page):
     row = rows(text, "Smoothed brightness")[0]
     assert "| 2.00 at 64 to 16.0 at 512 | 1.00 |" in row and "| 2.00 at 100 to 20.0 at 1000 | – |" in row
     assert "- Smoothed brightness: 10000 images: would take about 400 s" in text
+
+
+def test_growth_beyond_what_a_method_sees_has_no_exponent(tmp_path):
+    made_growth(tmp_path, "klip", 2.0)
+    made_growth(tmp_path, "patchcore", 2.0)
+    text = table_growth.growth_table(table_growth.read_growth(tmp_path, METHODS))
+    assert "| 4.00 at 64 to 256 at 512 | – |" in rows(text, "KLIP of whole images")[0]
+    assert "| 4.00 at 64 to 256 at 512 | 2.00 |" in rows(text, "PatchCore")[0]
+
+
+def test_minutes_of_peers_are_no_other_options(tmp_path):
+    study = made_study(tmp_path / "data", "head_ct", count=3)
+    for name in ("anodode", "klip", "patchcore"):
+        made_run(tmp_path, study, METHODS[name], 0.5)
+    path = tmp_path / "results/head_ct/anodode-0.json"
+    facts = json.loads(path.read_text())
+    del facts["key"]["options"]["peer_minutes"]
+    path.write_text(json.dumps(facts))
+    page = table.write(tmp_path, tmp_path / "docs").read_text(encoding="utf-8")
+    assert "other options" not in page
+    assert "| minutes that a peer may train | 8 |" in page
 
 
 def test_without_results_it_is_one_line(tmp_path):
