@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.method import Entry
-from benchmarks.methods.ours_klip import LARGEST
-from benchmarks.stages import bases
+from benchmarks.methods.simple import LARGEST_FOR_MEDIAN, LARGEST_FOR_PCA
 from benchmarks.table_markdown import NOTHING, amount, duration, grid, plain
 from benchmarks.table_results import FAMILIES
 
@@ -21,6 +20,9 @@ TIMES = {"size": "ms_per_image", "images": "seconds"}
 
 LEAST_POINTS = 3
 """Fewer give no exponent."""
+
+CAPPED = {"blurred_residual": LARGEST_FOR_MEDIAN, "pca": LARGEST_FOR_PCA}
+"""Sides beyond which baselines see no larger images."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,8 @@ def read_growth(out: Path, methods: Mapping[str, Entry]) -> list[Growth]:
         ]
         if facts["failed"]:
             absent.append(plain(facts["failed"]))
-        found.append(Growth(entry, tuple(points), tuple(absent), facts, _capped(entry)))
+        found.append(Growth(entry, tuple(points), tuple(absent), facts, CAPPED.get(entry.name, 0)))
     return found
-
-
-def _capped(entry: Entry) -> int:
-    """Of KLIP, and of what reads its prior."""
-    return LARGEST if "klip" in (entry.name, *bases(entry)) else 0
 
 
 def _place(point: Mapping[str, Any]) -> str:
@@ -129,5 +126,6 @@ def growth_facts(growths: Sequence[Growth]) -> str:
         f"of {facts['side']} pixels a side, made as they are needed, scored in batches of {facts['batch']}; the time "
         "is that of scoring alone. A point that by the one before it would take more than "
         f"{duration(facts['most_seconds'])} is left out, and the list below says so. KLIP, and what reads its prior, "
-        f"sees images of {LARGEST} pixels at most, as in the tables above: no exponent over larger sides is told of it."
+        "sees images as large as they are here, in the tables above smaller ones; the median filter sees them at "
+        f"{LARGEST_FOR_MEDIAN} pixels at most, PCA at {LARGEST_FOR_PCA}: no exponent beyond that is told of them."
     )
