@@ -14,6 +14,7 @@ from command_line import Command
 
 from priorlens.commands.combine import Joining
 from priorlens.conformal import COMBINATION_RULES, combined_p_values, p_values
+from priorlens.layers import write_image
 from priorlens.outputs import write_json, write_rows
 
 Write = Callable[..., Path]
@@ -91,7 +92,72 @@ def test_one_p_value_an_image(tmp_path: Path, run: Command, scored: Write, rule:
             {"folder": str(two), "model": "two", "setup": "rule=combined"},
         ],
         "calibration": {"images": 20, "patients": 20, "smallest_p_value": 1 / 21},
+        "maps": 0,
     }
+    assert not (out / "maps").exists()
+
+
+SCALES = ({"low": -1.0, "threshold": 3.0, "high": 5.0}, {"low": 10.0, "threshold": 12.0, "high": 15.0})
+
+
+def with_maps(folder: Path, number: int, images: bool = True) -> dict[str, np.ndarray]:
+    """Gives results the maps, and the pictures of images, that `score` writes beside the tables; maps by file."""
+    write_json(folder / "model.json", {"schema": 1, "map_unit": "bit", "map_scale": SCALES[number]})
+    found = {}
+    for index, file in enumerate(FILES):
+        values = np.random.default_rng([number, index]).normal(size=(6, 5)).astype(np.float32)
+        for path, content in (("maps", values), ("images", None)):
+            (folder / path / "new").mkdir(parents=True, exist_ok=True)
+            if content is not None:
+                np.save(folder / path / file.replace(".png", ".npy"), content)
+            elif images:
+                grey = (255 * np.random.default_rng(index).random((1, 6, 5))).astype(np.float32)
+                write_image(folder / path / file, grey)
+        found[file] = values
+    return found
+
+
+def test_maps_are_joined_relative_to_what_is_usual(tmp_path: Path, run: Command, scored: Write) -> None:
+    folders = scored("one"), scored("two", seed=1)
+    one, two = (with_maps(folder, number) for number, folder in enumerate(folders))
+    ran = run("combine", *folders, "--out", tmp_path / "out")
+    assert ran.code == 0 and f"{tmp_path / 'out/maps'}: 6 joined maps\n" in ran.stdout, ran
+    for file in FILES:
+        joined = np.load(tmp_path / "out/maps" / file.replace(".png", ".npy"))
+        expected = ((one[file] + 1) / 4 + (two[file] - 10) / 2) / 2
+        assert joined.dtype == np.float32
+        np.testing.assert_allclose(joined, expected, rtol=1e-5, atol=1e-6)
+        assert (tmp_path / "out/overlays" / file).is_file()
+    assert json.loads((tmp_path / "out/combined.json").read_text())["maps"] == 6
+
+
+def test_a_map_that_cannot_be_joined_is_told_and_the_others_are(tmp_path: Path, run: Command, scored: Write) -> None:
+    one, two = scored("one"), scored("two", seed=1)
+    with_maps(one, 0, images=False)
+    with_maps(two, 1)
+    np.save(two / "maps/new/0.npy", np.zeros((9, 9), np.float32))
+    (two / "maps/new/1.npy").write_bytes(b"no array")
+    (two / "maps/new/2.npy").unlink()
+    ran = run("combine", one, two, "--out", tmp_path / "out")
+    assert ran.code == 7 and "3 joined maps" in ran.stdout and "6 of 6 images combined" in ran.stdout, ran
+    assert len(ran.stderr.splitlines()) == 3
+    for said in ("new/0.png: has maps of 6x5 and 9x9 pixels", "maps/new/1.npy", "new/2.png: has no map in"):
+        assert said in ran.stderr
+    assert sorted(path.name for path in (tmp_path / "out/maps/new").iterdir()) == ["3.npy", "4.npy", "5.npy"]
+    assert not (tmp_path / "out/overlays").exists()
+
+
+@pytest.mark.parametrize("lack", ["maps", "model.json"])
+def test_without_maps_or_what_they_mean_there_are_p_values(
+    tmp_path: Path, run: Command, scored: Write, lack: str
+) -> None:
+    one, two = scored("one"), scored("two", seed=1)
+    with_maps(one, 0)
+    with_maps(two, 1)
+    shutil.rmtree(two / lack) if lack == "maps" else (two / lack).unlink()
+    ran = run("combine", one, two, "--out", tmp_path / "out")
+    assert ran.code == 0 and not ran.stderr and "joined" not in ran.stdout, ran
+    assert not (tmp_path / "out/maps").exists()
 
 
 def test_verdicts_at_alpha_and_patients_where_they_are_named(tmp_path: Path, run: Command, scored: Write) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +14,8 @@ from priorlens.commands.options import Overwrite, Results
 
 if TYPE_CHECKING:
     from priorlens.combining import Combined
+    from priorlens.commands.combined_maps import Mapped
+    from priorlens.result_folder import ResultFolder
 
 SCHEMA = 1
 TABLE, SUMMARY = "combined.csv", "combined.json"
@@ -55,20 +57,25 @@ def combine(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Join what several models say of the same images into one p-value each.
+    """Join what several models say of the same images into one p-value and one map each.
 
     The joined p-value is exact however much the models agree: it is ranked among the healthy images that all of them
     were calibrated on. Models fitted to the same images with the same --seed and --aside keep the same ones aside.
+    A joined map is the mean of theirs, each relative to what healthy images show: 0 is usual, 1 is what 0.5 % of
+    healthy pixels exceed.
 
     \b
     Writes into --out:
       combined.csv    a line an image: file, patient (where results name it),
                       p_value, verdict (with --alpha), p_1, p_2, ... (as each of
                       RESULTS has it, by its own calibration), error
+      maps/           the joined map of each image; not of scans
+      overlays/       pictures of these, where RESULTS keep the images
       combined.json   rule, models, and the healthy images they share
 
     An image that failed in one of RESULTS, or is missing there, has the reason in column error, the others are
-    combined, and the exit code is 7. Choose RESULTS before you see their p-values of the images in question.
+    combined, and the exit code is 7; so it is where maps of an image cannot be joined, which is told. Choose RESULTS
+    before you see their p-values of the images in question.
 
     \b
     Examples:
@@ -85,32 +92,48 @@ def combine(
 
     # Only now what takes seconds to import: a folder that does not fit is told at once.
     from priorlens import combining
-    from priorlens.commands.terminal import warn
-    from priorlens.errors import EXIT_SOME_FAILED
-    from priorlens.outputs import prepare_folder, write_json, write_rows
+    from priorlens.commands.combined_maps import mapped
+    from priorlens.outputs import prepare_folder
 
     found = combining.combine(folders, rule.value)
     if alpha is not None:
         found.require(alpha)
+    maps = [mapped(path) for path in results]
     prepare_folder(out, overwrite=overwrite)
+    _write(found, folders, [one for one in maps if one] if all(maps) else [], out, rule.value, alpha)
+
+
+def _write(
+    found: Combined, folders: Sequence[ResultFolder], maps: Sequence[Mapped], out: Path, rule: str, alpha: float | None
+) -> None:
+    """Everything below `out`; says how much it was. maps: of all folders, or none."""
+    from priorlens.commands.combined_maps import write_maps
+    from priorlens.commands.terminal import warn
+    from priorlens.errors import EXIT_SOME_FAILED
+    from priorlens.outputs import write_json, write_rows
+
     header, *rows = _table(found, alpha)
     write_rows(out / TABLE, header, rows)
+    reasons = [image.error for image in found.images if image.error]
+    usable = {image.file: image.p_value for image in found.images if not image.error}
+    joined = write_maps(maps, usable, out, warn) if maps else 0
     calibration = {
         "images": found.healthy_images,
         "patients": found.healthy_patients,
         "smallest_p_value": found.smallest_p_value,
     }
     models = [{"folder": one.path.as_posix(), "model": one.model, "setup": one.setup} for one in folders]
-    facts = {"schema": SCHEMA, "rule": rule.value, "alpha": alpha, "results": models, "calibration": calibration}
-    write_json(out / SUMMARY, facts)
-    reasons = [image.error for image in found.images if image.error]
+    facts = {"schema": SCHEMA, "rule": rule, "alpha": alpha, "results": models, "calibration": calibration}
+    write_json(out / SUMMARY, {**facts, "maps": joined})
     for reason in reasons:
         warn(reason)
     typer.echo(
         f"{out}: {len(rows) - len(reasons)} of {len(rows)} images combined, against {found.healthy_images} healthy "
         f"images of {found.healthy_patients} patients: p-values down to {found.smallest_p_value:.2g}"
     )
-    if reasons:
+    if maps:
+        typer.echo(f"{out / 'maps'}: {joined} joined maps")
+    if reasons or (maps and joined < len(usable)):
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
