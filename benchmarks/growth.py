@@ -47,6 +47,7 @@ OF_SCANS = "scan"
 """The method that made images cannot be given to."""
 
 NOT_TRIED = "a smaller one did not come about either"
+TOO_LONG = "stopped after"
 
 Point = dict[str, Any]
 
@@ -83,8 +84,8 @@ def run(
 ) -> int:
     """Measure what is missing; every point is written as soon as it is known. Returns how many the budget left undone.
 
-    budget: in minutes. methods: where the bases of `entries` are found. Raises InputError where a call in brief would
-    replace a whole one's points.
+    budget: in minutes. methods: where the bases of `entries` are found. Raises InputError where --quick would
+    replace what was measured without.
     """
     out.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + 60 * budget if budget is not None else float("inf")
@@ -117,7 +118,8 @@ def _measure(
     except EnvironmentMissing as error:
         python, used, failed = Path(), {}, str(error)
     chain = [*(methods[name] for name in bases(entry)), entry]
-    key = {"versions": used, "code": [code_of(one.made_by) for one in chain], "quick": quick, "threads": cores}
+    code = [code_of(made_by) for made_by in (*(one.made_by for one in chain), "benchmarks.growth_worker:score")]
+    key = {"versions": used, "code": code, "quick": quick, "threads": cores}
     if failed:
         if not path.exists():  # or what was measured before would be lost
             write_json(path, {**_blank(entry, key, cores), "failed": failed})
@@ -154,20 +156,29 @@ def _blank(entry: Entry, key: Mapping[str, Any], cores: int) -> dict[str, Any]:
 
 
 def _stored(path: Path, key: Mapping[str, Any], quick: bool) -> dict[str, Any] | None:
-    """What there is already, if nothing has changed since. What failed, and what was not tried for it, is tried again.
+    """What there is already, if nothing has changed since. What failed, but for want of time, is tried again, and what
+    was not tried for it.
 
     Raises:
         InputError: it would be replaced by points in brief.
     """
-    found: dict[str, Any] = {}
-    with suppress(OSError, ValueError):
-        found = json.loads(path.read_text(encoding="utf-8"))
-    if quick and found and not found["key"]["quick"]:
-        raise InputError(f"{path}: --quick would replace what was measured in full; give it an --out of its own")
-    if found.get("key") != key:
-        return None
-    kept = [point for point in found["points"] if "failed" not in point and point.get("left_out") != NOT_TRIED]
-    return {**found, "points": kept}
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if quick and found["points"] and not found["key"]["quick"]:
+            raise InputError(f"{path}: --quick would replace what was measured in full; give it an --out of its own")
+        if found["key"] == key:
+            kept = [point for point in found["points"] if not _again(point, found["points"])]
+            return {**found, "points": kept}
+    return None
+
+
+def _again(point: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether it is worth another try: it failed, and not by taking too long; or it waited for one that did."""
+    if "failed" in point:
+        return not point["failed"].startswith(TOO_LONG)
+    return point.get("left_out") == NOT_TRIED and any(
+        one["what"] == point["what"] and one["value"] < point["value"] and _again(one, points) for one in points
+    )
 
 
 def expected_seconds(one: Wanted, points: Sequence[Mapping[str, Any]]) -> float:
@@ -234,7 +245,7 @@ def _work(
         try:
             worker.wait(allowed)
         except subprocess.TimeoutExpired:
-            return None if allowed < PATIENCE else {"failed": f"stopped after {PATIENCE:.0f} s"}
+            return None if allowed < PATIENCE else {"failed": f"{TOO_LONG} {PATIENCE:.0f} s"}
         finally:
             end(worker)
     try:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from benchmarks.pictures import PREFIX, Label, Picture, name_ends, new_figure, save
-from benchmarks.table_growth import TIMES, Growth, exponent
+from benchmarks.table_growth import TIMES, Growth
 from benchmarks.table_results import FAMILIES
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#B8860B", "#56B4E9", "#8B0000", "#666666")
@@ -81,7 +81,7 @@ def _ends(members: Sequence[Growth], what: str, key: str) -> list[Label]:
 
 
 def _alt(growths: Sequence[Growth], what: str) -> str:
-    told = [(one.entry.title, exponent(one.series(what, TIMES[what]))) for one in growths]
+    told = [(one.entry.title, one.exponent(what, TIMES[what])) for one in growths]
     words = [f"{title} {fitted:.2f}" for title, fitted in told if fitted is not None]
     over = "side" if what == "size" else "number of images"
     return f"Time and peak memory over the {over}, log-log. Exponents of time: {', '.join(words) or 'too few points'}."

@@ -42,6 +42,11 @@ class Growth:
         """Ascending, as far as it was measured."""
         return sorted((one["value"], one[key]) for one in self.points if one["what"] == what and one.get(key))
 
+    def exponent(self, what: str, key: str) -> float | None:
+        """Over the sides at which the method sees images as they are, or over their number."""
+        series = self.series(what, key)
+        return exponent([point for point in series if what != "size" or not self.capped or point[0] <= self.capped])
+
 
 def read_growth(out: Path, methods: Mapping[str, Entry]) -> list[Growth]:
     """Of every method that has been measured, in their order."""
@@ -96,8 +101,7 @@ def _cells(one: Growth, what: str) -> list[str]:
     cells = []
     for key in (TIMES[what], "peak_mb"):
         series = one.series(what, key)
-        as_they_are = [point for point in series if what != "size" or not one.capped or point[0] <= one.capped]
-        fitted = exponent(as_they_are)
+        fitted = one.exponent(what, key)
         cells += [_ends(series), NOTHING if fitted is None else f"{round(fitted, 2) + 0.0:.2f}".replace("-", "−")]
     return cells
 

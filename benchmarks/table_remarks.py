@@ -39,7 +39,7 @@ def remarks(gathered: Gathered, runs: Runs) -> list[str]:
         if fit.get("converged") is False:
             found.append("the loss had not settled when training ended: its figures may be too low (see the curves)")
         if one["remark"]:
-            found.append("; ".join(dict.fromkeys(plain(one["remark"]).split("; "))))
+            found.append(plain("; ".join(dict.fromkeys(one["remark"].split("; ")))))
         if options_of(one) != usual_options(gathered):
             found.append(f"run with other options than the rest: {options_of(one)}")
     if runs.done and len(runs.done) < len(gathered.seeds):

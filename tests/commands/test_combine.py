@@ -141,7 +141,7 @@ def test_a_map_that_cannot_be_joined_is_told_and_the_others_are(tmp_path: Path, 
     ran = run("combine", one, two, "--out", tmp_path / "out")
     assert ran.code == 7 and "3 joined maps" in ran.stdout and "6 of 6 images combined" in ran.stdout, ran
     assert len(ran.stderr.splitlines()) == 3
-    for said in ("new/0.png: has maps of 6x5 and 9x9 pixels", "maps/new/1.npy", "new/2.png: has no map in"):
+    for said in ("new/0.png: has maps of 6x5 and 9x9 pixels", "maps/new/1.npy", "new/2.png: is not joined with others"):
         assert said in ran.stderr
     assert sorted(path.name for path in (tmp_path / "out/maps/new").iterdir()) == ["3.npy", "4.npy", "5.npy"]
     assert not (tmp_path / "out/overlays").exists()
@@ -156,8 +156,71 @@ def test_without_maps_or_what_they_mean_there_are_p_values(
     with_maps(two, 1)
     shutil.rmtree(two / lack) if lack == "maps" else (two / lack).unlink()
     ran = run("combine", one, two, "--out", tmp_path / "out")
-    assert ran.code == 0 and not ran.stderr and "joined" not in ran.stdout, ran
+    assert ran.code == 0 and "joined" not in ran.stdout, ran
+    assert ran.stderr == f"priorlens: {two}: has no maps that can be joined; score again for joined maps\n"
     assert not (tmp_path / "out/maps").exists()
+
+
+def test_volumes_of_scans_are_not_joined(tmp_path: Path, run: Command, scored: Write) -> None:
+    folders = scored("one"), scored("two", seed=1)
+    for number, folder in enumerate(folders):
+        with_maps(folder, number)
+        rows = (folder / "scores.csv").read_text().splitlines()
+        named = [f"{line},{'name' if index == 0 else '../../escaped'}" for index, line in enumerate(rows)]
+        (folder / "scores.csv").write_text("\n".join(named) + "\n")
+    ran = run("combine", *folders, "--out", tmp_path / "out")
+    assert ran.code == 0 and not ran.stderr and not (tmp_path / "out/maps").exists(), ran
+
+
+def test_maps_of_an_earlier_call_do_not_stay(tmp_path: Path, run: Command, scored: Write) -> None:
+    one, two = scored("one"), scored("two", seed=1)
+    with_maps(one, 0)
+    with_maps(two, 1)
+    out = ("--out", tmp_path / "out")
+    assert run("combine", one, two, *out, "--no-overlays").code == 0
+    assert (tmp_path / "out/maps/new/0.npy").is_file() and not (tmp_path / "out/overlays").exists()
+    assert run("combine", one, two, *out, "--overwrite").code == 0
+    assert (tmp_path / "out/overlays/new/0.png").is_file()
+    shutil.rmtree(two / "maps")
+    assert run("combine", one, two, *out, "--overwrite").code == 0
+    assert not [path for folder in ("maps", "overlays") for path in (tmp_path / "out" / folder).rglob("*.*")]
+
+
+@pytest.mark.parametrize("below", ["", "maps"])
+def test_results_are_not_replaced_by_what_is_made_of_them(
+    tmp_path: Path, run: Command, scored: Write, below: str
+) -> None:
+    one, two = scored("one"), scored("two", seed=1)
+    known = with_maps(one, 0)
+    with_maps(two, 1)
+    run("combine", two, one, "--out", one / below, "--overwrite").refused(5, one, "choose another --out")
+    np.testing.assert_array_equal(np.load(one / "maps/new/0.npy"), known[FILES[0]])
+
+
+def test_a_damaged_picture_is_told_before_anything_is_written_of_its_image(
+    tmp_path: Path, run: Command, scored: Write
+) -> None:
+    one, two = scored("one"), scored("two", seed=1)
+    with_maps(one, 0)
+    with_maps(two, 1)
+    (one / "images/new/0.png").write_bytes(b"no picture")
+    ran = run("combine", one, two, "--out", tmp_path / "out")
+    assert ran.code == 7 and "5 joined maps" in ran.stdout and "images/new/0.png" in ran.stderr, ran
+    assert not (tmp_path / "out/maps/new/0.npy").exists()
+
+
+def test_maps_of_colour_images_of_three_models_that_failed_once(tmp_path: Path, run: Command, scored: Write) -> None:
+    folders = [scored(name, seed=seed) for seed, name in enumerate(("one", "two"))]
+    folders.append(scored("three", seed=2, failed=[FILES[2]]))
+    known = [with_maps(folder, number % 2) for number, folder in enumerate(folders)]
+    for file in FILES:
+        write_image(folders[0] / "images" / file, np.random.default_rng(0).random((3, 6, 5)).astype(np.float32))
+    ran = run("combine", *folders, "--out", tmp_path / "out", "--alpha", 0.1)
+    assert ran.code == 7 and "5 joined maps" in ran.stdout, ran
+    assert not (tmp_path / "out/maps/new/2.npy").exists() and (tmp_path / "out/overlays/new/3.png").is_file()
+    one, two = known[0][FILES[0]], known[1][FILES[0]]
+    expected = (2 * (one + 1) / 4 + (two - 10) / 2) / 3
+    np.testing.assert_allclose(np.load(tmp_path / "out/maps/new/0.npy"), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_verdicts_at_alpha_and_patients_where_they_are_named(tmp_path: Path, run: Command, scored: Write) -> None:

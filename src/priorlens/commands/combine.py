@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from priorlens.commands.options import Overwrite, Results
+from priorlens.commands.options import Overlays, Overwrite, Results
 
 if TYPE_CHECKING:
     from priorlens.combining import Combined
-    from priorlens.commands.combined_maps import Mapped
+    from priorlens.commands.combined_maps import MapFolder
     from priorlens.result_folder import ResultFolder
 
 SCHEMA = 1
@@ -55,22 +55,24 @@ def combine(
             metavar="A", help="Give verdicts, with so large a share of false alarms among healthy images. Such as .05."
         ),
     ] = None,
+    overlays: Overlays = True,
     overwrite: Overwrite = False,
 ) -> None:
     """Join what several models say of the same images into one p-value and one map each.
 
     The joined p-value is exact however much the models agree: it is ranked among the healthy images that all of them
     were calibrated on. Models fitted to the same images with the same --seed and --aside keep the same ones aside.
-    A joined map is the mean of theirs, each relative to what healthy images show: 0 is usual, 1 is what 0.5 % of
-    healthy pixels exceed.
+    A joined map is the mean of theirs, each relative to what healthy images show: 0 is usual, 1 is where each alone
+    would draw a line.
 
     \b
     Writes into --out:
       combined.csv    a line an image: file, patient (where results name it),
                       p_value, verdict (with --alpha), p_1, p_2, ... (as each of
                       RESULTS has it, by its own calibration), error
-      maps/           the joined map of each image; not of scans
-      overlays/       pictures of these, where RESULTS keep the images
+      maps/           the joined map of each image, where all of RESULTS have
+                      maps; not of scans
+      overlays/       pictures of these, where the first of RESULTS has some
       combined.json   rule, models, and the healthy images they share
 
     An image that failed in one of RESULTS, or is missing there, has the reason in column error, the others are
@@ -92,48 +94,68 @@ def combine(
 
     # Only now what takes seconds to import: a folder that does not fit is told at once.
     from priorlens import combining
-    from priorlens.commands.combined_maps import mapped
+    from priorlens.errors import OutputError
     from priorlens.outputs import prepare_folder
 
+    if inside := next((path for path in results if out.resolve().is_relative_to(path.resolve())), None):
+        raise OutputError(f"{out}: lies in {inside}, whose maps it would replace; choose another --out")
     found = combining.combine(folders, rule.value)
     if alpha is not None:
         found.require(alpha)
-    maps = [mapped(path) for path in results]
+    maps = _map_folders(folders)
     prepare_folder(out, overwrite=overwrite)
-    _write(found, folders, [one for one in maps if one] if all(maps) else [], out, rule.value, alpha)
+    models = [{"folder": one.path.as_posix(), "model": one.model, "setup": one.setup} for one in folders]
+    _write(found, maps, out, {"schema": SCHEMA, "rule": rule.value, "alpha": alpha, "results": models}, overlays)
 
 
-def _write(
-    found: Combined, folders: Sequence[ResultFolder], maps: Sequence[Mapped], out: Path, rule: str, alpha: float | None
-) -> None:
-    """Everything below `out`; says how much it was. maps: of all folders, or none."""
-    from priorlens.commands.combined_maps import write_maps
+def _map_folders(folders: Sequence[ResultFolder]) -> list[MapFolder]:
+    """Of all results, or none where one has no maps that can be joined; says so where others have some."""
+    from priorlens.commands.combined_maps import read_map_folder
     from priorlens.commands.terminal import warn
+
+    found = {one.path: read_map_folder(one) for one in folders}
+    usable = [one for one in found.values() if one]
+    if len(usable) == len(folders):
+        return usable
+    if usable:
+        lacking = ", ".join(str(path) for path, one in found.items() if not one)
+        warn(f"{lacking}: has no maps that can be joined; score again for joined maps")
+    return []
+
+
+def _write(found: Combined, maps: Sequence[MapFolder], out: Path, facts: Mapping[str, Any], overlays: bool) -> None:
+    """Everything below `out`, the summary last; says how much it was. facts: of the call."""
+    from priorlens.commands.combined_maps import discard_maps, write_maps
+    from priorlens.commands.results import remove_results
+    from priorlens.commands.terminal import progress_bar, warn
     from priorlens.errors import EXIT_SOME_FAILED
     from priorlens.outputs import write_json, write_rows
 
-    header, *rows = _table(found, alpha)
+    remove_results([out / SUMMARY])
+    discard_maps(out)
+    header, *rows = _table(found, facts["alpha"])
     write_rows(out / TABLE, header, rows)
-    reasons = [image.error for image in found.images if image.error]
     usable = {image.file: image.p_value for image in found.images if not image.error}
-    joined = write_maps(maps, usable, out, warn) if maps else 0
+    joined = 0
+    if maps:
+        with progress_bar("joining maps", len(usable)) as advance:
+            joined = write_maps(maps, usable, out, overlays=overlays, warn=warn, advance=advance)
     calibration = {
         "images": found.healthy_images,
         "patients": found.healthy_patients,
         "smallest_p_value": found.smallest_p_value,
     }
-    models = [{"folder": one.path.as_posix(), "model": one.model, "setup": one.setup} for one in folders]
-    facts = {"schema": SCHEMA, "rule": rule, "alpha": alpha, "results": models, "calibration": calibration}
-    write_json(out / SUMMARY, {**facts, "maps": joined})
-    for reason in reasons:
-        warn(reason)
+    write_json(out / SUMMARY, {**facts, "calibration": calibration, "maps": joined})
+    for image in found.images:
+        if image.error:
+            warn(image.error)
     typer.echo(
-        f"{out}: {len(rows) - len(reasons)} of {len(rows)} images combined, against {found.healthy_images} healthy "
+        f"{out}: {len(usable)} of {len(rows)} images combined, against {found.healthy_images} healthy "
         f"images of {found.healthy_patients} patients: p-values down to {found.smallest_p_value:.2g}"
     )
     if maps:
         typer.echo(f"{out / 'maps'}: {joined} joined maps")
-    if reasons or (maps and joined < len(usable)):
+    if len(usable) < len(rows) or (maps and joined < len(usable)):
         raise typer.Exit(EXIT_SOME_FAILED)
 
 

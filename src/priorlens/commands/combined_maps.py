@@ -3,111 +3,136 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
 
+from priorlens.commands.results import remove_results
 from priorlens.errors import InputError
 from priorlens.layers import IMAGES
 from priorlens.outputs import prepare_folder, write_array
 from priorlens.pictures import Called, overlay
-from priorlens.report.facts import number, part
-from priorlens.report.findings import Findings, read_findings
+from priorlens.report.facts import MODEL, number, part, read_facts
+from priorlens.report.findings import stems_of
 from priorlens.report.layer import read_layer
+from priorlens.result_folder import ResultFolder
 
 MAPS, OVERLAYS = "maps", "overlays"
 LOW, THRESHOLD = 0.0, 1.0
-"""Of a joined map: what is usual in healthy images, and about what 0.5 % of their pixels exceed."""
+"""Of a joined map: what is usual in healthy images, and where each of the models alone would draw a line."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What a model's maps show of healthy images: their median, 99.5th and 99.99th percentile."""
+    """What maps of a model show of healthy images: their median, their 99.5th percentile, and where colours end."""
 
     low: float
     threshold: float
     high: float
 
-    def relative(self, values: Float32[np.ndarray, "*place"]) -> Float32[np.ndarray, "*place"]:
+    @classmethod
+    def of(cls, model: Mapping[str, object] | None) -> Scale | None:
+        """As `model.json` has it; None where it does not tell."""
+        own = part(model, "map_scale")
+        low, threshold, high = (number(own.get(name)) for name in ("low", "threshold", "high"))
+        return cls(low, threshold, high) if low < threshold <= high and math.isfinite(high - low) else None
+
+    def relative(self, values: Float32[np.ndarray, "height width"]) -> Float32[np.ndarray, "height width"]:
         """In multiples of how far the threshold is above the median: so the maps of all models mean the same."""
         return (values - np.float32(self.low)) / np.float32(self.threshold - self.low)
 
     @property
-    def top(self) -> float:
-        """The highest percentile, relative."""
+    def relative_high(self) -> float:
         return (self.high - self.low) / (self.threshold - self.low)
 
 
 @dataclass(frozen=True)
-class Mapped:
-    """One results folder with maps of images. stems: what the files of an image are called, by the image."""
+class MapFolder:
+    """Results with maps of images. stems: what the files of an image are called, without suffix, by the image."""
 
     path: Path
     scale: Scale
     stems: Mapping[str, str]
 
     def map_of(self, file: str) -> Float32[np.ndarray, "height width"]:
-        """Relative. Raises InputError: there is none, or it is damaged."""
+        """Relative to what is usual. Raises InputError: there is none, or it is damaged."""
         if not (stem := self.stems.get(file, "")):
-            raise InputError(f"{file}: has no map in {self.path}; score it again")
+            raise InputError(f"{file}: is not joined with others, for it has no map in {self.path}; score it again")
         return self.scale.relative(read_layer(self.path / MAPS / f"{stem}.npy").values[0])
 
-    def image_of(self, file: str) -> Path:
-        """As it was shown; the file may be missing."""
-        return self.path / IMAGES / f"{self.stems[file]}.png"
+    def pixels_of(self, file: str) -> Float32[np.ndarray, "channel height width"] | None:
+        """The image as it is shown; None where it was not kept. Raises InputError: it is damaged."""
+        path = self.path / IMAGES / f"{self.stems[file]}.png"
+        return read_layer(path).values if path.is_file() else None
 
 
-def mapped(path: Path) -> Mapped | None:
-    """None where it holds no maps of images, or does not tell what they show of healthy ones. Raises InputError."""
-    found = read_findings(path)
-    scale = _scale(found)
-    stems = {case.file: case.stem for case in found.cases if case.stem}
-    npy = any((path / MAPS / f"{stem}.npy").is_file() for stem in stems.values())
-    return Mapped(path, scale, stems) if scale and npy else None
+def read_map_folder(results: ResultFolder) -> MapFolder | None:
+    """None where there are no maps of images, or it is not told what they show of healthy ones.
 
-
-def _scale(found: Findings) -> Scale | None:
-    own = part(found.model, "map_scale")
-    low, threshold, high = (number(own.get(name)) for name in ("low", "threshold", "high"))
-    return Scale(low, threshold, high) if low < threshold <= high and math.isfinite(high - low) else None
-
-
-def write_maps(results: Sequence[Mapped], p_values: Mapping[str, float], out: Path, warn: Callable[[str], None]) -> int:
-    """For each image of `p_values` its joined map below `out`, and an overlay where its picture was kept; how many.
-
-    Raises OutputError. An image whose maps cannot be joined is told to `warn`.
+    Raises InputError: `model.json` is damaged.
     """
-    high = float(np.mean([one.scale.top for one in results]))
+    scale = Scale.of(read_facts(results.path / MODEL))
+    if scale is None or "name" in results.scores.columns:  # which scans have, whose maps are volumes
+        return None
+    lines = results.scores.lines
+    stems = {line.cells["file"]: stem for line, stem in zip(lines, stems_of(results.path, lines), strict=True) if stem}
+    return MapFolder(results.path, scale, stems) if stems else None
+
+
+def discard_maps(out: Path) -> None:
+    """Those of an earlier call. Raises OutputError."""
+    remove_results(chain((out / MAPS).rglob("*.npy"), (out / OVERLAYS).rglob("*.png")))
+
+
+def write_maps(
+    folders: Sequence[MapFolder],
+    p_values: Mapping[str, float],
+    out: Path,
+    *,
+    overlays: bool,
+    warn: Callable[[str], None],
+    advance: Callable[[], None],
+) -> int:
+    """For each image of `p_values` its joined map below `out`, called as in the first folder; how many there are.
+
+    overlays: whether pictures are made, of those images that the first folder keeps. warn: is told of images whose maps
+    cannot be joined. advance: called after each. Raises OutputError.
+    """
+    high = float(np.mean([one.scale.relative_high for one in folders]))
     count = 0
     for file, p_value in p_values.items():
         try:
-            joined = joined_map([one.map_of(file) for one in results], file)
-            _write(joined, results[0], file, high, Called(p_value), out)
+            joined = joined_map([one.map_of(file) for one in folders], file)
+            pixels = folders[0].pixels_of(file) if overlays else None
         except InputError as error:
-            warn(f"{error}; its maps are not joined")
-            continue
-        count += 1
+            warn(str(error))
+        else:
+            stem = folders[0].stems[file]
+            write_array(_ready(out / MAPS / f"{stem}.npy"), joined)
+            if pixels is not None:
+                picture = _ready(out / OVERLAYS / f"{stem}.png")
+                called = Called(p_value)
+                overlay(pixels, joined, picture, name=stem, low=LOW, high=high, threshold=THRESHOLD, called=called)
+            count += 1
+        advance()
     return count
 
 
-def joined_map(relative: Sequence[Float32[np.ndarray, "_ _"]], file: str) -> Float32[np.ndarray, "height width"]:
+def joined_map(relative: Iterable[Float32[np.ndarray, "_ _"]], file: str) -> Float32[np.ndarray, "height width"]:
     """The mean. Raises InputError where they are not of one size."""
-    if len({one.shape for one in relative}) > 1:
-        sizes = " and ".join(f"{one.shape[0]}x{one.shape[1]}" for one in relative)
-        raise InputError(f"{file}: has maps of {sizes} pixels; score the same image with each model")
-    return np.asarray(np.mean(relative, axis=0, dtype=np.float64), np.float32)
+    maps = list(relative)
+    if len({one.shape for one in maps}) > 1:
+        sizes = " and ".join(f"{one.shape[0]}x{one.shape[1]}" for one in maps)
+        raise InputError(
+            f"{file}: has maps of {sizes} pixels, which are not joined; score the same image by each model"
+        )
+    return np.asarray(np.mean(maps, axis=0, dtype=np.float64), np.float32)
 
 
-def _write(joined: np.ndarray, first: Mapped, file: str, high: float, called: Called, out: Path) -> None:
-    stem = first.stems[file]
-    path = out / MAPS / f"{stem}.npy"
+def _ready(path: Path) -> Path:
     prepare_folder(path.parent, overwrite=True)
-    write_array(path, joined)
-    if (image := first.image_of(file)).is_file():
-        picture = out / OVERLAYS / f"{stem}.png"
-        prepare_folder(picture.parent, overwrite=True)
-        pixels = read_layer(image).values
-        overlay(pixels, joined, picture, name=stem, low=LOW, high=high, threshold=THRESHOLD, called=called)
+    return path

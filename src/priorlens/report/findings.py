@@ -147,7 +147,7 @@ def _kinds(metrics: Mapping[str, Any]) -> dict[str, int]:
 
 def _cases(folder: Path, scores: Table, regions: Table | None, kinds: Mapping[str, int]) -> tuple[Case, ...]:
     files = [line.cells["file"] for line in scores.lines]
-    names = _names(folder, scores.lines)
+    names = stems_of(folder, scores.lines)
     kind_of = _kind_of(files, names, [bool(line.cells["error"]) for line in scores.lines], kinds)
     shown, places = below_shared_folder(files), _regions(regions)
     cases = []
@@ -177,7 +177,7 @@ def _cases(folder: Path, scores: Table, regions: Table | None, kinds: Mapping[st
     return tuple(cases)
 
 
-def _names(folder: Path, lines: Iterable[Line]) -> list[str]:
+def stems_of(folder: Path, lines: Iterable[Line]) -> list[str]:
     """What the files of each case are called, found among the maps: the longest end of its path that is there and not
     yet taken, without suffix before with it, as names are given by `priorlens.datasets`."""
     maps = folder / "maps"
