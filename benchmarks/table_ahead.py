@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.table_contests import DEFAULT, DEFAULT_OF, WORDS, Against, Contest, contests
+from benchmarks.table_contests import DEFAULT, WORDS, Against, Contest, contests
 from benchmarks.table_markdown import (
     FEW_WORDS,
     NOTHING,
@@ -51,11 +51,9 @@ def ahead_section(gathered: Gathered) -> str:
 
 
 def _default(gathered: Gathered) -> str:
-    """Which of ours was named, for the studies that there are."""
-    titles = {name: entry.title for name, entry in gathered.methods.items()}
-    others = [f"on {study}, {titles[name]}" for study, name in DEFAULT_OF.items() if study in gathered.names]
-    named = "; ".join([titles.get(DEFAULT, DEFAULT), *others])
-    return f"Our default, whatever the figures: {named}."
+    """Which of ours was named."""
+    title = gathered.methods[DEFAULT].title if DEFAULT in gathered.methods else DEFAULT
+    return f"Our default, whatever the figures: {title}."
 
 
 def _title(runs: Runs) -> str:

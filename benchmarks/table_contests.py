@@ -21,10 +21,8 @@ WORDS = {
 """Figures that are compared; the last two only where a study has slices of volumes."""
 
 DEFAULT = "anodode"
-"""The one of ours that stands for all, whatever the figures: what `priorlens fit` learns unless told otherwise."""
-
-DEFAULT_OF = {"brats": "scan"}
-"""The same of studies of whole scans."""
+"""The one of ours that stands for all, whatever the figures: what `priorlens fit` learns unless told otherwise, from
+images and from scans."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +86,6 @@ class Contest:
         return self.leader.ours / self.leader.value if self.leader.value else math.inf
 
 
-def default_of(study: str) -> str:
-    """The name of the default of ours."""
-    return DEFAULT_OF.get(study, DEFAULT)
-
-
 def contests(gathered: Gathered) -> list[Contest]:
     """Of all studies whose images are there, in their order."""
     found = []
@@ -129,7 +122,7 @@ def _contest(
         return Contest(outcomes.study.name, key, own, value, tuple(against), patients[own.entry.name])
 
     best = of(*max(ours, key=lambda pair: pair[1]))
-    named = [pair for pair in ours if pair[0].entry.name == default_of(outcomes.study.name)]
+    named = [pair for pair in ours if pair[0].entry.name == DEFAULT]
     if not named:
         return best
     return replace(best, default=best if named[0][0] is best.best else of(*named[0]))

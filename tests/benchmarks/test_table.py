@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from inspect import signature
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from benchmarks import measuring, table, table_growth
 from benchmarks.fingerprints import code_of, harness_code
 from benchmarks.methods import METHODS
 from benchmarks.methods.anomalib_list import LEFT_OUT
-from benchmarks.table_contests import contests, default_of
+from benchmarks.table_contests import DEFAULT, contests
 from benchmarks.table_outcomes import MATCHED, Outcomes
 from benchmarks.table_ran import absent_section
 from benchmarks.table_results import Gathered
+from priorlens.commands.fit import fit
 from priorlens.errors import InputError
 
 SKILLS = {"anodode": 0.8, "klip": 0.83, "klip_reference": 0.9, "patchcore": 0.55, "anoddpm": 0.5, "brightness": 0.3}
@@ -237,6 +239,7 @@ def test_the_default_of_ours_stands_beside_the_best(page, out):
     found = contests(Gathered.read(out, METHODS))
     assert {one.study: one.default.best.entry.name for one in found if one.default} == {
         "head_ct": "anodode",
+        "brats": "anodode",
         "digits": "anodode",
     }
     other = next(one for one in found if one.default and one.best is not one.default.best)
@@ -249,9 +252,12 @@ def test_the_default_of_ours_stands_beside_the_best(page, out):
     )
     assert "Our default, AnoDODE, default rule" in text
     assert "| our default, AnoDODE, default rule, less it [95 %] |" in text
-    assert "Our default, whatever the figures: AnoDODE, default rule; on brats, KLIP of scans" in page
-    assert default_of("brats") == "scan"
-    assert {default_of(name) for name in ("head_ct", "brats")} <= set(METHODS)
+    assert "Our default, whatever the figures: AnoDODE, default rule." in page
+
+
+def test_the_default_is_what_fit_learns_unless_told_otherwise():
+    learned = signature(fit).parameters["method"].default
+    assert learned.value == DEFAULT and METHODS[DEFAULT].made_by.endswith(":Combined")
 
 
 def test_scores_of_two_models_are_not_compared(tmp_path):
