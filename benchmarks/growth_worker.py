@@ -117,7 +117,7 @@ def answer(spec: Mapping[str, Any], scratch: Path) -> dict[str, Any]:
 
 
 def _show_klip_all(side: int) -> None:
-    """KLIP sees images as large as they are, where runs show it smaller ones to save time."""
+    """KLIP sees images as large as they are, as with `fit --size`, where runs show it smaller ones, as `fit` does."""
     from benchmarks.methods import ours_klip
 
     ours_klip.LARGEST = max(ours_klip.LARGEST, side)

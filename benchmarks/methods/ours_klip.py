@@ -8,13 +8,12 @@ from typing import Any
 
 from benchmarks.method import Task
 from benchmarks.methods.ours import OfImages, share
-from priorlens.klip_model import STEPS, KLIPModel
+from priorlens.klip_model import SIZES, STEPS, KLIPModel
 
 CT, MRI = "ct:views=24", "mri:acceleration=4"
 
-LARGEST = 96
-"""Side at which KLIP sees images that are larger, half the time of its default, 128; smaller ones it sees as they are.
-"""
+LARGEST = SIZES.largest
+"""Side at which KLIP sees images that are larger, as `priorlens fit` has it; smaller ones it sees as they are."""
 
 
 class Whole(OfImages):
