@@ -124,7 +124,7 @@ def _measure(
         if not path.exists():  # or what was measured before would be lost
             write_json(path, {**_blank(entry, key, cores), "failed": failed})
         return 0
-    facts = _stored(path, key, quick) or _blank(entry, key, cores)
+    facts = _stored(path, key) or _blank(entry, key, cores)
     todo = [one for one in wanted_points(quick) if not any(one.is_of(point) for point in facts["points"])]
     for number, one in enumerate(todo):
         if time.monotonic() >= until:
@@ -155,7 +155,7 @@ def _blank(entry: Entry, key: Mapping[str, Any], cores: int) -> dict[str, Any]:
     }
 
 
-def _stored(path: Path, key: Mapping[str, Any], quick: bool) -> dict[str, Any] | None:
+def _stored(path: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
     """What there is already, if nothing has changed since. What failed, but for want of time, is tried again, and what
     was not tried for it.
 
@@ -164,7 +164,7 @@ def _stored(path: Path, key: Mapping[str, Any], quick: bool) -> dict[str, Any] |
     """
     with suppress(OSError, ValueError, KeyError, TypeError):
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if quick and found["points"] and not found["key"]["quick"]:
+        if key["quick"] and found["points"] and not found["key"]["quick"]:
             raise InputError(f"{path}: --quick would replace what was measured in full; give it an --out of its own")
         if found["key"] == key:
             kept = [point for point in found["points"] if not _again(point, found["points"])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,16 +28,12 @@ CAPPED = {"blurred_residual": LARGEST_FOR_MEDIAN, "pca": LARGEST_FOR_PCA}
 
 @dataclass(frozen=True)
 class Growth:
-    """Of one method. points: what was measured; absent: what was not, a line each; facts: all of the file.
-
-    capped: the side above which it sees images no larger; 0 where there is none.
-    """
+    """Of one method. points: what was measured; absent: what was not, a line each; facts: all of the file."""
 
     entry: Entry
     points: tuple[Mapping[str, Any], ...]
     absent: tuple[str, ...]
     facts: Mapping[str, Any]
-    capped: int = 0
 
     def series(self, what: str, key: str) -> list[tuple[float, float]]:
         """Ascending, as far as it was measured."""
@@ -44,8 +41,8 @@ class Growth:
 
     def exponent(self, what: str, key: str) -> float | None:
         """Over the sides at which the method sees images as they are, or over their number."""
-        series = self.series(what, key)
-        return exponent([point for point in series if what != "size" or not self.capped or point[0] <= self.capped])
+        largest = CAPPED.get(self.entry.name, math.inf) if what == "size" else math.inf
+        return exponent([point for point in self.series(what, key) if point[0] <= largest])
 
 
 def read_growth(out: Path, methods: Mapping[str, Entry]) -> list[Growth]:
@@ -64,7 +61,7 @@ def read_growth(out: Path, methods: Mapping[str, Entry]) -> list[Growth]:
         ]
         if facts["failed"]:
             absent.append(plain(facts["failed"]))
-        found.append(Growth(entry, tuple(points), tuple(absent), facts, CAPPED.get(entry.name, 0)))
+        found.append(Growth(entry, tuple(points), tuple(absent), facts))
     return found
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from benchmarks.table_markdown import NOTHING, plain
 from benchmarks.table_results import Gathered, Runs
 
-PEER_MINUTES = "peer_minutes"
+OF_PEERS = "peer_minutes"
+"""The option that only methods have which train by a limit of time."""
 
 
 class Notes:
@@ -50,12 +51,12 @@ def remarks(gathered: Gathered, runs: Runs) -> list[str]:
 def options_of(result: Mapping[str, Any]) -> str:
     """Such as `size=192, steps=1.0`, without the minutes that only peers have."""
     options = result["key"].get("options", {})
-    return ", ".join(f"{name}={json.dumps(value)}" for name, value in options.items() if name != PEER_MINUTES)
+    return ", ".join(f"{name}={json.dumps(value)}" for name, value in options.items() if name != OF_PEERS)
 
 
 def peer_minutes_of(result: Mapping[str, Any]) -> str:
     """Nothing of a method that trains by no limit of time."""
-    minutes = result["key"].get("options", {}).get(PEER_MINUTES)
+    minutes = result["key"].get("options", {}).get(OF_PEERS)
     return "" if minutes is None else f"{minutes:g}"
 
 

@@ -106,13 +106,11 @@ def with_maps(folder: Path, number: int, images: bool = True) -> dict[str, np.nd
     found = {}
     for index, file in enumerate(FILES):
         values = np.random.default_rng([number, index]).normal(size=(6, 5)).astype(np.float32)
-        for path, content in (("maps", values), ("images", None)):
-            (folder / path / "new").mkdir(parents=True, exist_ok=True)
-            if content is not None:
-                np.save(folder / path / file.replace(".png", ".npy"), content)
-            elif images:
-                grey = (255 * np.random.default_rng(index).random((1, 6, 5))).astype(np.float32)
-                write_image(folder / path / file, grey)
+        (folder / "maps/new").mkdir(parents=True, exist_ok=True)
+        np.save(folder / "maps" / file.replace(".png", ".npy"), values)
+        if images:
+            grey = (255 * np.random.default_rng(index).random((1, 6, 5))).astype(np.float32)
+            write_image(folder / "images" / file, grey)
         found[file] = values
     return found
 

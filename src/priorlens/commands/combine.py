@@ -94,11 +94,10 @@ def combine(
 
     # Only now what takes seconds to import: a folder that does not fit is told at once.
     from priorlens import combining
-    from priorlens.errors import OutputError
+    from priorlens.commands.results import require_apart
     from priorlens.outputs import prepare_folder
 
-    if inside := next((path for path in results if out.resolve().is_relative_to(path.resolve())), None):
-        raise OutputError(f"{out}: lies in {inside}, whose maps it would replace; choose another --out")
+    require_apart(out, results, "whose maps it would replace")
     found = combining.combine(folders, rule.value)
     if alpha is not None:
         found.require(alpha)
@@ -126,6 +125,7 @@ def _map_folders(folders: Sequence[ResultFolder]) -> list[MapFolder]:
 def _write(found: Combined, maps: Sequence[MapFolder], out: Path, facts: Mapping[str, Any], overlays: bool) -> None:
     """Everything below `out`, the summary last; says how much it was. facts: of the call."""
     from priorlens.commands.combined_maps import discard_maps, write_maps
+    from priorlens.commands.image_results import MAPS
     from priorlens.commands.results import remove_results
     from priorlens.commands.terminal import progress_bar, warn
     from priorlens.errors import EXIT_SOME_FAILED
@@ -154,7 +154,7 @@ def _write(found: Combined, maps: Sequence[MapFolder], out: Path, facts: Mapping
         f"images of {found.healthy_patients} patients: p-values down to {found.smallest_p_value:.2g}"
     )
     if maps:
-        typer.echo(f"{out / 'maps'}: {joined} joined maps")
+        typer.echo(f"{out / MAPS}: {joined} joined maps")
     if len(usable) < len(rows) or (maps and joined < len(usable)):
         raise typer.Exit(EXIT_SOME_FAILED)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -11,43 +11,20 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
+from priorlens.commands.image_results import MAPS, OVERLAYS
 from priorlens.commands.results import remove_results
 from priorlens.errors import InputError
 from priorlens.layers import IMAGES
 from priorlens.outputs import prepare_folder, write_array
 from priorlens.pictures import Called, overlay
-from priorlens.report.facts import MODEL, number, part, read_facts
+from priorlens.report.facts import MODEL, read_facts
 from priorlens.report.findings import stems_of
 from priorlens.report.layer import read_layer
+from priorlens.report.map_scale import MapScale, healthy_scale
 from priorlens.result_folder import ResultFolder
 
-MAPS, OVERLAYS = "maps", "overlays"
 LOW, THRESHOLD = 0.0, 1.0
 """Of a joined map: what is usual in healthy images, and where each of the models alone would draw a line."""
-
-
-@dataclass(frozen=True)
-class Scale:
-    """What maps of a model show of healthy images: their median, their 99.5th percentile, and where colours end."""
-
-    low: float
-    threshold: float
-    high: float
-
-    @classmethod
-    def of(cls, model: Mapping[str, object] | None) -> Scale | None:
-        """As `model.json` has it; None where it does not tell."""
-        own = part(model, "map_scale")
-        low, threshold, high = (number(own.get(name)) for name in ("low", "threshold", "high"))
-        return cls(low, threshold, high) if low < threshold <= high and math.isfinite(high - low) else None
-
-    def relative(self, values: Float32[np.ndarray, "height width"]) -> Float32[np.ndarray, "height width"]:
-        """In multiples of how far the threshold is above the median: so the maps of all models mean the same."""
-        return (values - np.float32(self.low)) / np.float32(self.threshold - self.low)
-
-    @property
-    def relative_high(self) -> float:
-        return (self.high - self.low) / (self.threshold - self.low)
 
 
 @dataclass(frozen=True)
@@ -55,14 +32,27 @@ class MapFolder:
     """Results with maps of images. stems: what the files of an image are called, without suffix, by the image."""
 
     path: Path
-    scale: Scale
+    scale: MapScale
     stems: Mapping[str, str]
 
     def map_of(self, file: str) -> Float32[np.ndarray, "height width"]:
-        """Relative to what is usual. Raises InputError: there is none, or it is damaged."""
+        """In multiples of how far the threshold is above what is usual: so the maps of all models mean the same.
+
+        Raises InputError: there is none, or it is damaged.
+        """
         if not (stem := self.stems.get(file, "")):
             raise InputError(f"{file}: is not joined with others, for it has no map in {self.path}; score it again")
-        return self.scale.relative(read_layer(self.path / MAPS / f"{stem}.npy").values[0])
+        values = read_layer(self.path / MAPS / f"{stem}.npy").values[0]
+        return (values - np.float32(self.scale.low)) / np.float32(self._unit)
+
+    @property
+    def relative_high(self) -> float:
+        """Where colours end."""
+        return (self.scale.high - self.scale.low) / self._unit
+
+    @property
+    def _unit(self) -> float:
+        return self.scale.threshold - self.scale.low
 
     def pixels_of(self, file: str) -> Float32[np.ndarray, "channel height width"] | None:
         """The image as it is shown; None where it was not kept. Raises InputError: it is damaged."""
@@ -75,8 +65,10 @@ def read_map_folder(results: ResultFolder) -> MapFolder | None:
 
     Raises InputError: `model.json` is damaged.
     """
-    scale = Scale.of(read_facts(results.path / MODEL))
+    scale = healthy_scale(read_facts(results.path / MODEL) or {})
     if scale is None or "name" in results.scores.columns:  # which scans have, whose maps are volumes
+        return None
+    if not scale.low < scale.threshold <= scale.high or not math.isfinite(scale.high - scale.low):
         return None
     lines = results.scores.lines
     stems = {line.cells["file"]: stem for line, stem in zip(lines, stems_of(results.path, lines), strict=True) if stem}
@@ -102,7 +94,7 @@ def write_maps(
     overlays: whether pictures are made, of those images that the first folder keeps. warn: is told of images whose maps
     cannot be joined. advance: called after each. Raises OutputError.
     """
-    high = float(np.mean([one.scale.relative_high for one in folders]))
+    high = float(np.mean([one.relative_high for one in folders]))
     count = 0
     for file, p_value in p_values.items():
         try:
@@ -122,9 +114,8 @@ def write_maps(
     return count
 
 
-def joined_map(relative: Iterable[Float32[np.ndarray, "_ _"]], file: str) -> Float32[np.ndarray, "height width"]:
+def joined_map(maps: Sequence[Float32[np.ndarray, "_ _"]], file: str) -> Float32[np.ndarray, "height width"]:
     """The mean. Raises InputError where they are not of one size."""
-    maps = list(relative)
     if len({one.shape for one in maps}) > 1:
         sizes = " and ".join(f"{one.shape[0]}x{one.shape[1]}" for one in maps)
         raise InputError(

@@ -124,10 +124,12 @@ def report(
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-def require_apart(out: Path | Address, inputs: Sequence[Path | Address]) -> None:
+def require_apart(
+    out: Path | Address, inputs: Sequence[Path | Address], why: str = "among the images to score"
+) -> None:
     """Refuse to write results among the images, where the next run would take them for images. Raises OutputError.
 
-    inputs: folders; addresses of any sort.
+    inputs: folders; addresses of any sort. why: what is said where these are no images.
     """
     for folder in inputs:
         if isinstance(out, Address) or isinstance(folder, Address):
@@ -135,7 +137,7 @@ def require_apart(out: Path | Address, inputs: Sequence[Path | Address]) -> None
         else:
             within = out.resolve().is_relative_to(folder.resolve())
         if within:
-            raise OutputError(f"{out}: lies in {folder}, among the images to score; choose another --out")
+            raise OutputError(f"{out}: lies in {folder}, {why}; choose another --out")
 
 
 def _remove_earlier(out: Path, cases: Sequence[Case]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -38,13 +39,22 @@ class MapScale:
         return self.threshold if math.isfinite(self.threshold) else float(np.quantile(anomaly_map, 1 - TOP_SHARE))
 
 
+def healthy_scale(model: Mapping[str, Any]) -> MapScale | None:
+    """From the healthy statistics in `model.json`; None where these are not known."""
+    own = part(model, "map_scale")
+    low, high, threshold = (number(own.get(name)) for name in ("low", "high", "threshold"))
+    known = math.isfinite(low) and math.isfinite(high) and low < high
+    return MapScale(low, high, threshold, True, _unit(model)) if known else None
+
+
 def map_scale(findings: Findings, maps: Iterable[np.ndarray]) -> MapScale:
     """From the healthy statistics of the model; where these are not known, from the extremes of all `maps`."""
-    own = part(findings.model, "map_scale")
-    low, high, threshold = (number(own.get(name)) for name in ("low", "high", "threshold"))
-    unit = _UNITS.get(str(findings.model.get("map_unit")), "")
-    if math.isfinite(low) and math.isfinite(high) and low < high:
-        return MapScale(low, high, threshold, True, unit)
+    if known := healthy_scale(findings.model):
+        return known
     ends = [(float(one.min()), float(one.max())) for one in maps]
     low, high = min(end[0] for end in ends), max(end[1] for end in ends)
-    return MapScale(low, high if high > low else low + 1, math.nan, False, unit)
+    return MapScale(low, high if high > low else low + 1, math.nan, False, _unit(findings.model))
+
+
+def _unit(model: Mapping[str, Any]) -> str:
+    return _UNITS.get(str(model.get("map_unit")), "")
