@@ -34,6 +34,9 @@ Studies = Annotated[
 Quick = Annotated[bool, typer.Option("--quick", help="Small images and hardly any training: the figures mean nothing.")]
 DEFAULT_OUT = Path("benchmark-results")
 
+KEPT = Path("benchmarks/measured")
+"""What the page in the repository was made from."""
+
 JOBS = 2
 """Two workers of one thread do more than one of two threads."""
 
@@ -156,6 +159,21 @@ def table(
     from benchmarks import table as written
 
     written.write(out.resolve(), docs)
+
+
+@app.command()
+def keep(
+    out: Out = DEFAULT_OUT,
+    to: Annotated[Path, typer.Option(metavar="DIR", help="Where it goes, in place of what is there.")] = KEPT,
+) -> None:
+    """Keep of the results what the page is made from, without models: `run` goes on from a copy of it."""
+    from benchmarks import keeping, runner
+
+    out = out.resolve()
+    if not out.is_dir():
+        raise InputError(f"{out}: is no folder of results; run first")
+    with runner.alone(out):
+        keeping.keep(out, to.resolve())
 
 
 @app.command("list")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
 from benchmarks.pictures import COLOURS, PREFIX, Picture, new_figure, save
+from benchmarks.shown import QUANTILES, WORST, Shown, limits, read_maps, shown_images
 from benchmarks.table_markdown import listed
-from benchmarks.table_outcomes import Outcomes, inside, readable
+from benchmarks.table_outcomes import Outcomes, readable
 from benchmarks.table_results import Gathered, Runs
-from priorlens.datasets import HEALTHY
 from priorlens.evaluation import Outcome
 from priorlens.images import read_image
-
-QUANTILES = (0.8, 0.6, 0.4, 0.2)
-"""Where the first four images stand among all, by how well our best method does on them."""
-
-WORST = 2
-"""So many more images, those on which it does worst."""
 
 PAGES = {"ours": "our own and the diffusion peers", "peers": "the peers of anomalib and the simple baselines"}
 """A picture each: one of all methods would be too long to look at."""
@@ -42,26 +35,17 @@ RULE = (
 )
 
 
-@dataclass(frozen=True)
-class Shown:
-    """The images of a study's pictures, and the words for how they were chosen."""
-
-    names: tuple[str, ...]
-    best: Runs
-    figure: str
-    measure: str
-
-
 def map_pictures(gathered: Gathered, study: str, folder: Path) -> list[Picture]:
     """None where the study's images or all maps are gone, or none of ours is done."""
     if study not in gathered.studies:
         return []
     outcomes = Outcomes(gathered.out, gathered.studies[study])
     runs = readable(gathered.runs(study), gathered.out)
-    shown = _chosen(outcomes, runs)
+    shown = shown_images(outcomes, runs)
     if shown is None:
         return []
-    maps = {one.entry.name: _maps(outcomes, one, shown.names) for one in runs}
+    of_first_seed = ((one.entry.name, one.place(gathered.out, one.done[0])) for one in runs)
+    maps = {name: read_maps(place, shown.names) for name, place in of_first_seed}
     drawn = [one for one in runs if _tells(maps[one.entry.name])]
     found = []
     for page, words in PAGES.items():
@@ -81,47 +65,13 @@ def map_pictures(gathered: Gathered, study: str, folder: Path) -> list[Picture]:
 def _caption(gathered: Gathered, study: str, shown: Shown, words: str, blank: Sequence[Runs]) -> str:
     without = f" Without a map, or with the same value everywhere: {listed([one.entry.title for one in blank])}."
     rule = RULE.format(
-        best=shown.best.entry.title,
+        best=gathered.methods[shown.best].title,
         figure=shown.figure,
         quantiles=listed([f"{quantile:g}" for quantile in QUANTILES]),
         measure=shown.measure,
         without=without if blank else "",
     )
     return f"**{gathered.title(study)}, {words}.** {rule}"
-
-
-def _chosen(outcomes: Outcomes, runs: Sequence[Runs]) -> Shown | None:
-    """By our best method's maps where there are masks, else by its scores; None where there is nothing to choose by."""
-    for key, figure, measure in (
-        ("pixel_ap", "pixel AP", "its pixel AUROC in the body"),
-        ("image_auroc", "image AUROC", "its score"),
-    ):
-        ours = [one for one in runs if one.ours and one.whole and one.value(key) is not None]
-        if ours:
-            best = max(ours, key=lambda one: one.value(key) or 0.0)
-            judged = outcomes.read(best.place(outcomes.out, best.done[0]), maps=True)
-            ill = [one for one in judged if one.kind != HEALTHY]
-            marks = {one.name: inside(one) if key == "pixel_ap" else one.anomaly for one in ill}
-            names = ranked({name: mark for name, mark in marks.items() if not np.isnan(mark)})
-            return Shown(names, best, figure, measure) if names else None
-    return None
-
-
-def ranked(marks: Mapping[str, float]) -> tuple[str, ...]:
-    """The images at `QUANTILES` of the marks, then the `WORST`; none twice, and fewer where there are not so many."""
-    order = sorted(marks, key=lambda name: (marks[name], name))
-    worst = order[:WORST][::-1]
-    rest = order[WORST:]
-    places = [round(quantile * (len(order) - 1)) - WORST for quantile in QUANTILES]
-    middle = [rest[min(max(place, 0), len(rest) - 1)] for place in places] if rest else []
-    return tuple(dict.fromkeys([*middle, *worst]))
-
-
-def _maps(outcomes: Outcomes, runs: Runs, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Of the first seed, as far as this method judged them."""
-    place = runs.place(outcomes.out, runs.done[0])
-    with np.load(place.predictions / "maps.npz", allow_pickle=False) as stored:
-        return {name: stored[name] for name in names if name in stored}
 
 
 def _tells(maps: Mapping[str, np.ndarray]) -> bool:
@@ -167,13 +117,12 @@ def _heading(column: int, columns: int) -> str:
 
 
 def _row(panels: Sequence[Axes], one: Runs, maps: Mapping[str, np.ndarray], truths: Sequence[Outcome]) -> None:
-    values = np.concatenate([found.ravel() for found in maps.values()])
-    low, high = np.quantile(values, [0.01, 0.998])
+    low, high = limits(maps)
     for panel, truth in zip(panels, truths, strict=True):
         if truth.name in maps:
-            panel.imshow(
-                maps[truth.name], cmap="inferno", vmin=low, vmax=max(high, low + 1e-9), interpolation="nearest"
-            )
+            height, width = (maps[truth.name] if truth.mask is None else truth.mask).shape
+            whole = (-0.5, width - 0.5, height - 0.5, -0.5)  # of a map that was kept small too
+            panel.imshow(maps[truth.name], cmap="inferno", vmin=low, vmax=high, interpolation="nearest", extent=whole)
             _outline(panel, truth)
         else:
             panel.text(0.5, 0.5, "not judged", ha="center", va="center", fontsize=8, transform=panel.transAxes)

@@ -126,20 +126,50 @@ def to_do(plan: Sequence[Planned], again: Sequence[str] = (), retry: bool = Fals
     """What has to run: missing and stale ones, failed ones with `retry`, and those of the methods named in `again`.
 
     A run that needs one of these runs too. Of those of which only the figures are to be made again nothing else is.
+    What is done runs once more where one that has to run needs its model, and that was not kept.
     """
-    renewed = {name for name in again}
-    chosen, anew = [], set[tuple[str, str, int]]()
+    chosen, anew = _to_do(plan, set(again), retry, set()), set[_Name]()
+    while lacking := _without_models(plan, chosen):
+        anew |= lacking
+        chosen = _to_do(plan, set(again), retry, anew)
+    return chosen
+
+
+_Name = tuple[str, str, int]
+
+
+def _to_do(plan: Sequence[Planned], again: set[str], retry: bool, anew: set[_Name]) -> list[Planned]:
+    """As `to_do`, of models that are there. anew: runs that have to run in any case."""
+    chosen, begun = [], set(anew)
     for one in plan:
-        place = one.run.place
+        place, needed = one.run.place, bases(one.run.entry)
         wanted = one.state in ("missing", "stale") or (retry and one.state == "failed")
-        wanted |= bool({place.method, *bases(one.run.entry)} & renewed)
-        wanted |= any((place.study, base, place.seed) in anew for base in bases(one.run.entry))
+        wanted |= bool({place.method, *needed} & again) or _named(place) in anew
+        wanted |= any((place.study, base, place.seed) in begun for base in needed)
         if wanted:
             chosen.append(replace(one, state="done") if one.state == "unmeasured" else one)
-            anew.add((place.study, place.method, place.seed))
+            begun.add(_named(place))
         elif one.state == "unmeasured":
             chosen.append(one)
     return chosen
+
+
+def _without_models(plan: Sequence[Planned], chosen: Sequence[Planned]) -> set[_Name]:
+    """Runs that are done, but without the models that those chosen to run need; none that is chosen itself."""
+    to_run = {_named(one.run.place): one.run for one in chosen if one.state != "unmeasured"}
+    done = {_named(one.run.place) for one in plan if one.state in ("done", "unmeasured")} - to_run.keys()
+    needed = {
+        (run.place.study, name, run.place.seed)
+        for run in to_run.values()
+        if run.entry.needs
+        for fold in range(len(run.study.folds))
+        for name in run.lacks(fold)
+    }
+    return needed & done
+
+
+def _named(place: Place) -> _Name:
+    return place.study, place.method, place.seed
 
 
 def require_nothing_lost(todo: Sequence[Planned]) -> None:

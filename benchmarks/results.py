@@ -28,6 +28,9 @@ SCHEMA = 1
 ROOT = Path(__file__).resolve().parents[1]
 """Of the checkout: holds `benchmarks` and `src`."""
 
+MAPS = "maps.npz"
+"""Of a run's predictions."""
+
 COLUMNS = ("name", "kind", "group", "anomaly")
 """Of `scores.csv`."""
 
@@ -143,7 +146,7 @@ def write_predictions(folder: Path, outcomes: Sequence[Outcome], stored: Mapping
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "scores.csv").unlink(missing_ok=True)
-    with atomic_write(folder / "maps.npz") as file, zipfile.ZipFile(file, "w") as archive:
+    with atomic_write(folder / MAPS) as file, zipfile.ZipFile(file, "w") as archive:
         for one in outcomes:
             if one.anomaly_map is not None:
                 with archive.open(f"{one.name}.npy", "w", force_zip64=True) as member:
@@ -250,7 +253,7 @@ State = Literal["missing", "stale", "failed", "unmeasured", "done"]
 def state_of(place: Place, key: Mapping[str, Any], figures: str) -> State:
     """What there is of a run: a failure counts as such only if nothing has changed since.
 
-    figures: the fingerprint of the code that makes them.
+    figures: the fingerprint of the code that makes them; without maps none can be made anew.
     """
     found = read_result(place.result)
     if found is None:
@@ -261,4 +264,6 @@ def state_of(place: Place, key: Mapping[str, Any], figures: str) -> State:
         return "failed"
     if not (place.predictions / "scores.csv").is_file():
         return "missing"
-    return "done" if found.get("figures_code") == figures else "unmeasured"
+    if found.get("figures_code") == figures:
+        return "done"
+    return "unmeasured" if (place.predictions / MAPS).is_file() else "stale"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from benchmarks.study import Study
 from benchmarks.table_markdown import few
 from benchmarks.table_outcomes import MATCHED, Outcomes, readable
 from benchmarks.table_results import Gathered, Runs
@@ -86,6 +87,11 @@ class Contest:
         return self.leader.ours / self.leader.value if self.leader.value else math.inf
 
 
+def compared(study: Study) -> list[str]:
+    """The figures of `WORDS` that a study's methods are compared by."""
+    return [key for key in WORDS if key in ("pixel_ap", "image_auroc") or study.height]
+
+
 def contests(gathered: Gathered) -> list[Contest]:
     """Of all studies whose images are there, in their order."""
     found = []
@@ -94,8 +100,7 @@ def contests(gathered: Gathered) -> list[Contest]:
             outcomes = Outcomes(gathered.out, gathered.studies[name], gathered.within(name))
             there = readable(gathered.runs(name), gathered.out)
             chosen = [one for one in there if one.whole or not one.ours]
-            keys = [key for key in WORDS if key in ("pixel_ap", "image_auroc") or outcomes.study.height]
-            for key in keys:
+            for key in compared(outcomes.study):
                 pixels = key not in (*IMAGE_FIGURES, MATCHED)
                 patients = {one.entry.name: gathered.patients_of(one, pixels=pixels) for one in chosen}
                 contest = _contest(outcomes, chosen, key, patients)

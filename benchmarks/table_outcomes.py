@@ -17,16 +17,20 @@ from jaxtyping import Float64
 
 from benchmarks import measuring
 from benchmarks.folds import by_fold, fold_of, matched_difference_within, replicates_within
-from benchmarks.results import Place, read_scores
+from benchmarks.results import MAPS, Place, read_scores
 from benchmarks.study import Study
 from benchmarks.table_results import Runs, read_judged
 from priorlens.bootstrap import Estimate, interval
 from priorlens.datasets import HEALTHY, Case
+from priorlens.errors import InputError
 from priorlens.evaluation import IMAGE_FIGURES, PIXEL_FIGURES, Outcome
 from priorlens.outputs import atomic_write
 
 MATCHED = "image_auroc_matched"
 """Image AUROC among slices of the same height; not among `METRICS`, for it needs the study's `height`."""
+
+REPLICATES = "replicates"
+"""Folder of a run's predictions."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +60,17 @@ class Outcomes:
         }
 
     def read(self, place: Place, maps: bool) -> list[Outcome]:
-        """As `measuring.read_outcomes`; without maps, without the truth as well."""
+        """As `measuring.read_outcomes`; without maps, without the truth as well. Raises InputError without maps."""
         if not maps:
             return read_judged(place)
+        if not has_maps(place):
+            raise InputError(
+                f"{place.predictions}: its maps were not kept, and what is asked of them now was not asked before; run "
+                f"it again: --again {place.method} --studies {place.study}"
+            )
         rows = read_scores(place.predictions)
         found = []
-        with np.load(place.predictions / "maps.npz", allow_pickle=False) as stored:
+        with np.load(place.predictions / MAPS, allow_pickle=False) as stored:
             for row in rows:
                 blank = Outcome(row["name"], row["kind"], row["group"], 0.0)
                 known = self.truths.get(row["name"], blank)
@@ -83,12 +92,13 @@ class Outcomes:
                 return matched_difference_within(parts[0], parts[1], self.study.height)
             return measuring.paired_difference_matched(found[0], found[1], self.study.height)
         names = self.names(a) & self.names(b)
-        (value_a, replicates_a), (value_b, replicates_b) = (self._mean(one, figure, names) for one in (a, b))
+        (value_a, replicates_a), (value_b, replicates_b) = (self.mean(one, figure, names) for one in (a, b))
         if replicates_a.size != replicates_b.size:
             return Estimate(value_a - value_b, float("nan"), float("nan"))
         return Estimate(value_a - value_b, *interval(replicates_a - replicates_b))
 
-    def _mean(self, runs: Runs, figure: str, names: set[str]) -> tuple[float, Float64[np.ndarray, " resample"]]:
+    def mean(self, runs: Runs, figure: str, names: set[str]) -> tuple[float, Float64[np.ndarray, " resample"]]:
+        """A figure of these images, exact and of resamples of patients, both over seeds. Raises InputError."""
         found = [self._replicates(runs.place(self.out, one), one["key"], figure, names) for one in runs.done]
         size = min(replicates.size for _, replicates in found)
         return float(np.mean([value for value, _ in found])), np.mean([one[:size] for _, one in found], axis=0)
@@ -96,11 +106,11 @@ class Outcomes:
     def _replicates(
         self, place: Place, key: Mapping[str, Any], figure: str, names: set[str]
     ) -> tuple[float, Float64[np.ndarray, " resample"]]:
-        """As `measuring.replicates`, kept in a file: those of pixels take seconds."""
-        path = self.out / "replicates" / self.study.name / f"{self._digest(place, key, figure, names)}.npy"
+        """As `measuring.replicates`, kept beside the predictions: those of pixels take seconds, and maps."""
+        path = place.predictions / REPLICATES / f"{figure}-{self._digest(place, key, figure, names)}.npy"
         with suppress(OSError, ValueError, EOFError, zipfile.BadZipFile):
             stored = np.load(path, allow_pickle=False)
-            return float(stored[0]), stored[1:]
+            return float(stored[0]), stored[1:].astype(np.float64)
         outcomes = self.read(place, maps=figure in PIXEL_FIGURES or figure not in IMAGE_FIGURES)
         chosen = sorted((one for one in outcomes if one.name in names), key=lambda one: one.name)
         if self._is_within(figure):
@@ -132,14 +142,14 @@ def inside(outcome: Outcome) -> float:
 
 
 def readable(outcomes: Sequence[Runs], out: Path) -> list[Runs]:
-    """Those whose predictions are there with every seed that is done."""
+    """Those whose scores are there with every seed that is done."""
     return [
         one
         for one in outcomes
-        if one.done
-        and all(
-            (one.place(out, result).predictions / name).is_file()
-            for result in one.done
-            for name in ("scores.csv", "maps.npz")
-        )
+        if one.done and all((one.place(out, result).predictions / "scores.csv").is_file() for result in one.done)
     ]
+
+
+def has_maps(place: Place) -> bool:
+    """Whether the maps of all images are there, not only those that `keeping` leaves."""
+    return (place.predictions / MAPS).is_file()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.pictures import MOST_BYTES, Label, new_figure, place_labels, save, spread_out
-from benchmarks.pictures_maps import QUANTILES, WORST, ranked
+from benchmarks.shown import QUANTILES, WORST, ranked
 from benchmarks.table_growth import exponent
 from benchmarks.table_markdown import amount, duration, listed, plain
 
