@@ -1,82 +1,154 @@
 """What the page needs of an output folder, some megabytes of its gigabytes, to be kept beside the code.
 
 What is kept is an output folder too: `run` goes on from a copy of it, on another machine as well, and `table` makes the
-page of it. It lacks models, the maps of all images but those shown, and where images lie. In place of maps it has the
+page of it where the images are. It lacks models, and the maps of all images but those shown; in their place it has the
 figures of resampled patients, which the intervals of the page come from.
 """
 
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
+from benchmarks.fingerprints import figures_code
 from benchmarks.method import Entry
 from benchmarks.methods import METHODS
-from benchmarks.results import Place
+from benchmarks.results import Options, Place, read_results, write_result
+from benchmarks.selection import judged
 from benchmarks.shown import SMALL_MAPS, read_maps, shown_images, write_small_maps
-from benchmarks.table_contests import compared
+from benchmarks.study import Study
+from benchmarks.table_contests import compared, contests
 from benchmarks.table_outcomes import MATCHED, REPLICATES, Outcomes, has_maps, readable
 from benchmarks.table_results import Gathered
-from priorlens.errors import InputError
+from priorlens.datasets import labelled_cases
+from priorlens.errors import InputError, OutputError
+from priorlens.evaluation import IMAGE_FIGURES
+from priorlens.outputs import write_text
 
-AS_IT_IS = ("choosing", "growth", "shown")
+MARK = "KEPT.txt"
+"""Is in every folder that `keep` has made, and says what it is: no other is ever replaced."""
+
+MARK_WORDS = "What docs/benchmarks.md was made from, written by: python -m benchmarks keep\n"
+
+AS_THEY_ARE = ("choosing", "growth", "shown")
 """Folders of small JSON files."""
 
 
 def keep(out: Path, kept: Path, methods: Mapping[str, Entry] = METHODS) -> None:
-    """Write `kept`, whole or not at all. Raises InputError where there are no results, or maps are lacking."""
-    gathered = Gathered.read(out, methods)
-    if not gathered.results:
-        raise InputError(f"{out / 'results'}: holds no results; make some with: python -m benchmarks run --out {out}")
-    if lacking := [name for name in gathered.names if name not in gathered.studies]:
-        raise InputError(f"{lacking[0]}: where its images lie is not known; run with --data first")
-    shown = {name: _reckon(gathered, name) for name in gathered.names}
-    partial = kept.with_name(f".{kept.name}.making")
-    shutil.rmtree(partial, ignore_errors=True)
-    for one in gathered.results:
-        place = Place(out, one["study"], one["method"], one["seed"])
-        _keep_run(place, replace(place, out=partial), shown[place.study])
-    for name in AS_IT_IS:
-        if (out / name).is_dir():
-            shutil.copytree(out / name, partial / name)
-    shutil.rmtree(kept, ignore_errors=True)
-    partial.rename(kept)
+    """Write `kept`, whole or not at all, in place of what was kept there before.
 
-
-def _reckon(gathered: Gathered, name: str) -> Sequence[str]:
-    """What the page needs of a study that maps are needed for; the images whose maps are shown.
-
-    Beside what is on the page now it is that of every method of ours on the images that any other has judged: whichever
-    is the best another time can be compared with those then.
+    Raises:
+        InputError: there are no results, they are not fit to be kept, or some that were kept before would be lost.
+        OutputError: `kept` cannot be written, or is something else.
     """
+    gathered = Gathered.read(out, methods)
+    partial, before = (kept.with_name(f".{kept.name}.{state}") for state in ("making", "before"))
+    if before.is_dir() and not kept.exists():
+        before.rename(kept)  # a call was stopped between two names
+    _require_fit(gathered)
+    _require_place(out, kept)
+    _require_nothing_lost(gathered, kept)
+    contests(gathered)  # leaves the figures of resampled patients that the page needs beside the predictions
+    shown = {name: _prepare(gathered, name) for name in gathered.names if name in gathered.studies}
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        write_text(partial / MARK, MARK_WORDS)
+        for one in gathered.results:
+            place = Place(out, one["study"], one["method"], one["seed"])
+            _keep_run(one, place, replace(place, out=partial), shown.get(place.study, ()))
+        for name in AS_THEY_ARE:
+            if (out / name).is_dir():
+                shutil.copytree(out / name, partial / name)
+        shutil.rmtree(before, ignore_errors=True)
+        if kept.exists():
+            kept.rename(before)
+        partial.rename(kept)
+    except OSError as error:
+        raise OutputError(f"{kept}: cannot be written ({error.strerror or error}); choose another --to") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def _require_fit(gathered: Gathered) -> None:
+    """Raises InputError where something would be lost for good, or kept that means nothing."""
+    if not gathered.results:
+        raise InputError(f"{gathered.out}: holds no results; make some with: python -m benchmarks run")
+    for one in gathered.results:
+        place = Place(gathered.out, one["study"], one["method"], one["seed"])
+        if one["key"]["options"]["quick"]:
+            raise InputError(f"{place.result}: is of --quick and means nothing; keep what was run without")
+        if one["failed"] is None and has_maps(place):
+            if place.study not in gathered.studies:
+                raise InputError(f"{place.study}: the images it was measured on are not here; run with their --data")
+            if one["figures_code"] != figures_code():
+                raise InputError(f"{place.result}: its figures are by earlier code; run again, which takes seconds")
+
+
+def _require_place(out: Path, kept: Path) -> None:
+    """Raises OutputError where `keep` would replace what it has not made."""
+    if kept == out or kept in out.parents or out in kept.parents:
+        raise OutputError(f"{kept}: is {out}, or in it, or around it; choose another --to")
+    if kept.exists() and not (kept / MARK).is_file() and not (kept.is_dir() and not any(kept.iterdir())):
+        raise OutputError(f"{kept}: is there and was not made by keep; choose another --to, or remove it")
+
+
+def _require_nothing_lost(gathered: Gathered, kept: Path) -> None:
+    """Raises InputError where a run that was kept before would be there no more."""
+    there = {_name(one) for one in gathered.results if one["failed"] is None}
+    for one in read_results(kept):
+        if one["failed"] is None and one["method"] in gathered.methods and _name(one) not in there:
+            told = " ".join(map(str, _name(one)))
+            raise InputError(f"{kept}: has {told}, which {gathered.out} has not; begin from a copy of it, or remove it")
+
+
+def _name(result: Mapping[str, Any]) -> tuple[str, str, int]:
+    return result["study"], result["method"], result["seed"]
+
+
+def _prepare(gathered: Gathered, name: str) -> Sequence[str]:
+    """What may be asked of a study's maps another time; returns the images whose maps are shown.
+
+    Whichever of ours is the best then can be compared with methods that judge a part of the images, run by then or not.
+    """
+    print(f"{name}: figures of resampled patients", file=sys.stderr, flush=True)
     outcomes = Outcomes(gathered.out, gathered.studies[name], gathered.within(name))
     runs = readable(gathered.runs(name), gathered.out)
-    judged = {frozenset(outcomes.names(one)) for one in runs}
+    parts = {frozenset(outcomes.names(one)) for one in runs} | _parts(gathered, outcomes.study)
     for one in runs:
-        own = frozenset(outcomes.names(one))
-        sets = {own & names for names in judged} if one.ours and one.whole else {own}
-        for figure in compared(outcomes.study):
-            if figure != MATCHED and one.value(figure) is not None:
-                for names in sets:
-                    outcomes.mean(one, figure, set(names))
+        if one.ours and one.whole and all(has_maps(one.place(gathered.out, each)) for each in one.done):
+            for figure in compared(outcomes.study):
+                if figure not in (*IMAGE_FIGURES, MATCHED) and one.value(figure) is not None:
+                    for names in {frozenset(outcomes.names(one) & part) for part in parts}:
+                        outcomes.mean(one, figure, set(names))
     shown = shown_images(outcomes, runs)
     return shown.names if shown else ()
 
 
-def _keep_run(place: Place, kept: Place, shown: Sequence[str]) -> None:
+def _parts(gathered: Gathered, study: Study) -> set[frozenset[str]]:
+    """The images that methods judge, of each number that one may be `slow` by."""
+    options = Options(**next(one["key"]["options"] for one in gathered.results if one["study"] == study.name))
+    cases = [labelled_cases(fold.folder, group=study.group) for fold in study.folds]
+    return {
+        frozenset(case.name for some in cases for case in judged(some, options.test_images, slow, study.height))
+        for slow in {entry.slow for entry in gathered.methods.values() if entry.suits(study)}
+    }
+
+
+def _keep_run(result: Mapping[str, Any], place: Place, kept: Place, shown: Sequence[str]) -> None:
     """The result; of predictions that are there scores, figures of resampled patients, and the maps of these images."""
-    kept.result.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(place.result, kept.result)
+    write_result(kept, result)
     if not (place.predictions / "scores.csv").is_file():
         return
-    (kept.predictions / REPLICATES).mkdir(parents=True)
+    kept.predictions.mkdir(parents=True)
     shutil.copyfile(place.predictions / "scores.csv", kept.predictions / "scores.csv")
-    for path in (place.predictions / REPLICATES).glob("*.npy"):
-        np.save(kept.predictions / REPLICATES / path.name, np.load(path, allow_pickle=False).astype(np.float32))
+    if (place.predictions / REPLICATES).is_dir():
+        shutil.copytree(place.predictions / REPLICATES, kept.predictions / REPLICATES)
     if has_maps(place):
         write_small_maps(kept.predictions, read_maps(place, shown))
     elif (place.predictions / SMALL_MAPS).is_file():

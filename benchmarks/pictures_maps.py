@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
 from benchmarks.pictures import COLOURS, PREFIX, Picture, new_figure, save
-from benchmarks.shown import QUANTILES, WORST, Shown, limits, read_maps, shown_images
+from benchmarks.shown import QUANTILES, WORST, Shown, best_of_ours, limits, read_maps, shown_images
+from benchmarks.table_contests import WORDS
 from benchmarks.table_markdown import listed
 from benchmarks.table_outcomes import Outcomes, readable
 from benchmarks.table_results import Gathered, Runs
@@ -30,7 +31,7 @@ HEADS = 0.42
 """Inches for the words above the columns."""
 
 RULE = (
-    "*Chosen by rule: with {best}, the best of ours by {figure}, the first four are at the {quantiles} quantiles of "
+    "*Chosen by rule: with {best}, {the_best} of ours by {figure}, the first four are at the {quantiles} quantiles of "
     "{measure}, the last two are those where it is worst.{without}*"
 )
 
@@ -58,15 +59,20 @@ def map_pictures(gathered: Gathered, study: str, folder: Path) -> list[Picture]:
             _draw(outcomes, rows, maps, shown, folder / name)
             titles = listed([one.entry.title for one in rows])
             alt = f"Maps of six images of {gathered.title(study)} by {words}: {titles}."
-            found.append(Picture(name, alt, _caption(gathered, study, shown, words, blank)))
+            found.append(Picture(name, alt, _caption(gathered, study, shown, words, blank, runs)))
     return found
 
 
-def _caption(gathered: Gathered, study: str, shown: Shown, words: str, blank: Sequence[Runs]) -> str:
+def _caption(
+    gathered: Gathered, study: str, shown: Shown, words: str, blank: Sequence[Runs], runs: Sequence[Runs]
+) -> str:
+    best = best_of_ours(runs, shown.figure)
+    still = best is not None and best.entry.name == shown.best
     without = f" Without a map, or with the same value everywhere: {listed([one.entry.title for one in blank])}."
     rule = RULE.format(
-        best=gathered.methods[shown.best].title,
-        figure=shown.figure,
+        best=gathered.methods[shown.best].title if shown.best in gathered.methods else shown.best,
+        the_best="the best" if still else "when these were chosen the best",
+        figure=WORDS[shown.figure],
         quantiles=listed([f"{quantile:g}" for quantile in QUANTILES]),
         measure=shown.measure,
         without=without if blank else "",

@@ -20,6 +20,10 @@ RANKS: dict[Family, int] = {"simple": 0, "ours": 1, "diffusion": 2, "anomalib": 
 """About how long families take: what nobody has waited for yet goes by these."""
 
 
+Name = tuple[str, str, int]
+"""Study, method and seed."""
+
+
 @dataclass(frozen=True)
 class Planned:
     """A run, what there is of it, and, where it cannot even start, why."""
@@ -27,6 +31,11 @@ class Planned:
     run: Run
     state: State
     impossible: str = ""
+
+    @property
+    def name(self) -> Name:
+        place = self.run.place
+        return place.study, place.method, place.seed
 
 
 def chosen_entries(methods: Mapping[str, Entry], names: Sequence[str]) -> list[Entry]:
@@ -79,9 +88,16 @@ def planned(
                 run = Run(entry, study, place, options, key, keys)
                 of_bases = [states.get((study.name, base, seed)) for base in keys]
                 state = _with_bases(run, state_of(place, key, figures), of_bases)
+                impossible = missing.get(entry.environment, "")
+                state = "done" if impossible and _came_about(place) else state  # or what there is would be lost
                 states[study.name, entry.name, seed] = state
-                plan.append(Planned(run, state, missing.get(entry.environment, "")))
+                plan.append(Planned(run, state, impossible))
     return plan
+
+
+def _came_about(place: Place) -> bool:
+    found = read_result(place.result)
+    return found is not None and found["failed"] is None
 
 
 def codes_of(entries: Sequence[Entry]) -> dict[str, list[str]]:
@@ -126,50 +142,37 @@ def to_do(plan: Sequence[Planned], again: Sequence[str] = (), retry: bool = Fals
     """What has to run: missing and stale ones, failed ones with `retry`, and those of the methods named in `again`.
 
     A run that needs one of these runs too. Of those of which only the figures are to be made again nothing else is.
-    What is done runs once more where one that has to run needs its model, and that was not kept.
+    What is done runs once more where one that has to run needs its model, and that was not kept; the others that read
+    it stay as they are, for a model of the same key is held to be the same.
     """
-    chosen, anew = _to_do(plan, set(again), retry, set()), set[_Name]()
-    while lacking := _without_models(plan, chosen):
-        anew |= lacking
-        chosen = _to_do(plan, set(again), retry, anew)
-    return chosen
-
-
-_Name = tuple[str, str, int]
-
-
-def _to_do(plan: Sequence[Planned], again: set[str], retry: bool, anew: set[_Name]) -> list[Planned]:
-    """As `to_do`, of models that are there. anew: runs that have to run in any case."""
-    chosen, begun = [], set(anew)
+    renewed = set(again)
+    chosen, begun = dict[Name, Planned](), set[Name]()
     for one in plan:
         place, needed = one.run.place, bases(one.run.entry)
         wanted = one.state in ("missing", "stale") or (retry and one.state == "failed")
-        wanted |= bool({place.method, *needed} & again) or _named(place) in anew
+        wanted |= bool({place.method, *needed} & renewed)
         wanted |= any((place.study, base, place.seed) in begun for base in needed)
-        if wanted:
-            chosen.append(replace(one, state="done") if one.state == "unmeasured" else one)
-            begun.add(_named(place))
+        if wanted and not (one.impossible and one.state == "done"):
+            chosen[one.name] = replace(one, state="done") if one.state == "unmeasured" else one
+            begun.add(one.name)
         elif one.state == "unmeasured":
-            chosen.append(one)
-    return chosen
+            chosen[one.name] = one
+    lacking = _models_lacking([chosen[name].run for name in begun])
+    for one in plan:
+        if one.name in lacking - begun and one.state in ("done", "unmeasured"):
+            chosen[one.name] = replace(one, state="done")
+    return [chosen[name] for one in plan if (name := one.name) in chosen]
 
 
-def _without_models(plan: Sequence[Planned], chosen: Sequence[Planned]) -> set[_Name]:
-    """Runs that are done, but without the models that those chosen to run need; none that is chosen itself."""
-    to_run = {_named(one.run.place): one.run for one in chosen if one.state != "unmeasured"}
-    done = {_named(one.run.place) for one in plan if one.state in ("done", "unmeasured")} - to_run.keys()
-    needed = {
+def _models_lacking(runs: Sequence[Run]) -> set[Name]:
+    """Whose models these need, which are not there."""
+    return {
         (run.place.study, name, run.place.seed)
-        for run in to_run.values()
+        for run in runs
         if run.entry.needs
         for fold in range(len(run.study.folds))
         for name in run.lacks(fold)
     }
-    return needed & done
-
-
-def _named(place: Place) -> _Name:
-    return place.study, place.method, place.seed
 
 
 def require_nothing_lost(todo: Sequence[Planned]) -> None:

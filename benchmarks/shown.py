@@ -30,7 +30,7 @@ SIDE = 96
 
 @dataclass(frozen=True)
 class Shown:
-    """The images of a study's pictures, and the words for how they were chosen. best: the method's name."""
+    """The images of a study's pictures, and how they were chosen: by which of ours, the best by which figure."""
 
     names: tuple[str, ...]
     best: str
@@ -42,11 +42,8 @@ def shown_images(outcomes: Outcomes, runs: Sequence[Runs]) -> Shown | None:
     """Chosen now if all maps are there, else those that were chosen while they were; None where there are none."""
     path = outcomes.out / "shown" / f"{outcomes.study.name}.json"
     if not all(has_maps(one.place(outcomes.out, one.done[0])) for one in runs):
-        try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return Shown(**{**told, "names": tuple(told["names"])})
+        told = _told(path)
+        return told if told and set(told.names) <= outcomes.cases.keys() else None
     chosen = _chosen(outcomes, runs)
     if chosen:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,20 +51,29 @@ def shown_images(outcomes: Outcomes, runs: Sequence[Runs]) -> Shown | None:
     return chosen
 
 
+def _told(path: Path) -> Shown | None:
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        return Shown(tuple(told["names"]), told["best"], told["figure"], told["measure"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def best_of_ours(runs: Sequence[Runs], key: str) -> Runs | None:
+    """By this figure, of those that have judged all images."""
+    ours = [one for one in runs if one.ours and one.whole and one.value(key) is not None]
+    return max(ours, key=lambda one: one.value(key) or 0.0, default=None)
+
+
 def _chosen(outcomes: Outcomes, runs: Sequence[Runs]) -> Shown | None:
     """By our best method's maps where there are masks, else by its scores; None where there is nothing to choose by."""
-    for key, figure, measure in (
-        ("pixel_ap", "pixel AP", "its pixel AUROC in the body"),
-        ("image_auroc", "image AUROC", "its score"),
-    ):
-        ours = [one for one in runs if one.ours and one.whole and one.value(key) is not None]
-        if ours:
-            best = max(ours, key=lambda one: one.value(key) or 0.0)
+    for key, measure in (("pixel_ap", "its pixel AUROC in the body"), ("image_auroc", "its score")):
+        if best := best_of_ours(runs, key):
             judged = outcomes.read(best.place(outcomes.out, best.done[0]), maps=True)
             ill = [one for one in judged if one.kind != HEALTHY]
             marks = {one.name: inside(one) if key == "pixel_ap" else one.anomaly for one in ill}
             names = ranked({name: mark for name, mark in marks.items() if not np.isnan(mark)})
-            return Shown(names, best.entry.name, figure, measure) if names else None
+            return Shown(names, best.entry.name, key, measure) if names else None
     return None
 
 

@@ -10,14 +10,12 @@ from dataclasses import replace
 from threading import Event
 
 from benchmarks.environments import Environments
-from benchmarks.plan import Planned
+from benchmarks.plan import Name, Planned
 from benchmarks.runner import Disturbed, Limits, OutOfBudget, given_before, one_run, summary
 from benchmarks.stages import bases
 
 MORE = 1.1
 """Times what a run was given in vain, the least that the budget has to have left before it is begun again."""
-
-_Name = tuple[str, str, int]
 
 
 def run_all(todo: Sequence[Planned], environments: Environments, limits: Limits) -> int:
@@ -28,30 +26,30 @@ def run_all(todo: Sequence[Planned], environments: Environments, limits: Limits)
     """
     heads = {}
     for number, one in enumerate(todo, 1):
-        heads[_named(one)] = f"[{number}/{len(todo)}] {' '.join(map(str, _named(one)))}"
+        heads[one.name] = f"[{number}/{len(todo)}] {' '.join(map(str, one.name))}"
     done, disturbed = _side_by_side(todo, environments, limits, heads)
     alone = replace(limits, threads=limits.threads * limits.jobs, jobs=1)
     return done + _side_by_side(disturbed, environments, alone, heads)[0]
 
 
 def _side_by_side(
-    todo: Sequence[Planned], environments: Environments, limits: Limits, heads: Mapping[_Name, str]
+    todo: Sequence[Planned], environments: Environments, limits: Limits, heads: Mapping[Name, str]
 ) -> tuple[int, list[Planned]]:
     """How many were done; and which were disturbed, with those that need them."""
     limits = replace(limits, stop=Event())
     waiting, at_work, disturbed = list(todo), dict[Future[str], Planned](), list[Planned]()
-    left, done = set[_Name](), 0
+    left, done = set[Name](), 0
     # Workers die with the thread that started them: those of the pool live as long as the pool.
     with ThreadPoolExecutor(limits.jobs) as pool:
         try:
             while waiting or at_work:
                 while len(at_work) < limits.jobs and (one := _next(waiting, at_work.values(), limits)):
                     waiting.remove(one)
-                    if set(_needed(one)) & set(map(_named, disturbed)):
+                    if set(_needed(one)) & {each.name for each in disturbed}:
                         disturbed.append(one)
                     elif why := _too_long(one, left, limits):
-                        left.add(_named(one))
-                        _say(f"{heads[_named(one)]}: left for a larger budget, {why}")
+                        left.add(one.name)
+                        _say(f"{heads[one.name]}: left for a larger budget, {why}")
                     else:
                         at_work[pool.submit(_done, one, environments, limits)] = one
                 if not at_work:
@@ -59,11 +57,11 @@ def _side_by_side(
                 for ended in wait(at_work, return_when=FIRST_COMPLETED).done:
                     one = at_work.pop(ended)
                     try:
-                        _say(f"{heads[_named(one)]}: {ended.result()}")
+                        _say(f"{heads[one.name]}: {ended.result()}")
                         done += 1
                     except Disturbed as failed:
                         disturbed.append(one)
-                        _say(f"{heads[_named(one)]}: once more alone, {failed}")
+                        _say(f"{heads[one.name]}: once more alone, {failed}")
                     except OutOfBudget:
                         continue
         finally:
@@ -71,12 +69,7 @@ def _side_by_side(
     return done, disturbed
 
 
-def _named(planned: Planned) -> _Name:
-    place = planned.run.place
-    return place.study, place.method, place.seed
-
-
-def _needed(planned: Planned) -> list[_Name]:
+def _needed(planned: Planned) -> list[Name]:
     place = planned.run.place
     return [(place.study, base, place.seed) for base in bases(planned.run.entry)]
 
@@ -85,11 +78,11 @@ def _next(waiting: Sequence[Planned], at_work: Collection[Planned], limits: Limi
     """The first one whose models nobody has to make any more; None where there is none now, or no time."""
     if time.monotonic() >= limits.until:
         return None
-    unmade = {_named(one) for one in (*waiting, *at_work)}
+    unmade = {one.name for one in (*waiting, *at_work)}
     return next((one for one in waiting if not unmade.intersection(_needed(one))), None)
 
 
-def _too_long(planned: Planned, left: Collection[_Name], limits: Limits) -> str:
+def _too_long(planned: Planned, left: Collection[Name], limits: Limits) -> str:
     """Why the budget cannot suffice, if that is known."""
     if needed := [name for name in _needed(planned) if name in left]:
         return f"needs {' and '.join(base for _, base, _ in needed)}"

@@ -28,6 +28,8 @@ PARTIAL_WORDS = (
     "taken on these alone."
 )
 
+UNKNOWN_WORDS = "–: no difference could be taken, for it asks for maps of an earlier run, which were not kept."
+
 UNSETTLED_WORDS = "‡: its loss had not settled within its time; trained for longer it might be better."
 
 
@@ -39,6 +41,7 @@ def ahead_section(gathered: Gathered) -> str:
     parts = [_default(gathered), _overview(gathered, found)]
     parts += [UNSETTLED_WORDS] if any(one.unsettled or one.best.unsettled for one in found) else []
     parts += [PARTIAL_WORDS] if any(not each.other.whole for one in found for each in one.against) else []
+    parts += [UNKNOWN_WORDS] if any(each.unknown for one in found for each in one.against) else []
     parts += [FEW_WORDS] if any(few(one.patients) for one in found) else []
     parts += ["\n".join(f"- {line}" for line in _tallies(gathered, found))]
     parts += ["### Where we lose", _losses(gathered, found)]

@@ -42,6 +42,11 @@ class Against:
         return self.value + self.difference.value
 
     @property
+    def unknown(self) -> bool:
+        """Whether it would take maps that were not kept."""
+        return math.isnan(self.difference.value)
+
+    @property
     def clear(self) -> bool:
         """Whether ours is ahead with the interval above zero, where that is evidence."""
         return self.difference.low > 0 and not few(self.patients)
@@ -111,7 +116,7 @@ def contests(gathered: Gathered) -> list[Contest]:
 def _contest(
     outcomes: Outcomes, chosen: Sequence[Runs], key: str, patients: Mapping[str, int | None]
 ) -> Contest | None:
-    """patients: by method. None where the figure is not defined for one of ours and one other."""
+    """patients: by method. None where there is no difference of one of ours and one other."""
     known = [(one, value) for one in chosen if (value := _value(one, key)) is not None]
     ours = [pair for pair in known if pair[0].ours]
     others = [pair for pair in known if not pair[0].ours]
@@ -123,14 +128,17 @@ def _contest(
             Against(other, figure, outcomes.difference(own, other, key), patients[other.entry.name])
             for other, figure in others
         ]
-        against.sort(key=lambda one: (math.isnan(one.difference.value), one.difference.value))
+        against.sort(key=lambda one: (one.unknown, one.difference.value))
         return Contest(outcomes.study.name, key, own, value, tuple(against), patients[own.entry.name])
 
     best = of(*max(ours, key=lambda pair: pair[1]))
+    if best.leader.unknown:
+        return None
     named = [pair for pair in ours if pair[0].entry.name == DEFAULT]
     if not named:
         return best
-    return replace(best, default=best if named[0][0] is best.best else of(*named[0]))
+    default = best if named[0][0] is best.best else of(*named[0])
+    return best if default.leader.unknown else replace(best, default=default)
 
 
 def _value(runs: Runs, key: str) -> float | None:

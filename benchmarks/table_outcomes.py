@@ -22,8 +22,7 @@ from benchmarks.study import Study
 from benchmarks.table_results import Runs, read_judged
 from priorlens.bootstrap import Estimate, interval
 from priorlens.datasets import HEALTHY, Case
-from priorlens.errors import InputError
-from priorlens.evaluation import IMAGE_FIGURES, PIXEL_FIGURES, Outcome
+from priorlens.evaluation import IMAGE_FIGURES, Outcome
 from priorlens.outputs import atomic_write
 
 MATCHED = "image_auroc_matched"
@@ -31,6 +30,10 @@ MATCHED = "image_auroc_matched"
 
 REPLICATES = "replicates"
 """Folder of a run's predictions."""
+
+
+class MapsNotKept(Exception):
+    """What is asked of a run's maps now was not asked while they were there."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +63,11 @@ class Outcomes:
         }
 
     def read(self, place: Place, maps: bool) -> list[Outcome]:
-        """As `measuring.read_outcomes`; without maps, without the truth as well. Raises InputError without maps."""
+        """As `measuring.read_outcomes`; without maps, without the truth as well. Raises MapsNotKept."""
         if not maps:
             return read_judged(place)
         if not has_maps(place):
-            raise InputError(
-                f"{place.predictions}: its maps were not kept, and what is asked of them now was not asked before; run "
-                f"it again: --again {place.method} --studies {place.study}"
-            )
+            raise MapsNotKept(place.predictions)
         rows = read_scores(place.predictions)
         found = []
         with np.load(place.predictions / MAPS, allow_pickle=False) as stored:
@@ -83,7 +83,10 @@ class Outcomes:
         return set.intersection(*judged)
 
     def difference(self, a: Runs, b: Runs, figure: str) -> Estimate:
-        """As `measuring.paired_difference`, of the means over seeds; `MATCHED` is of the first seed of each."""
+        """As `measuring.paired_difference`, of the means over seeds; `MATCHED` is of the first seed of each.
+
+        NaN where it asks for maps that were not kept.
+        """
         if figure == MATCHED:
             assert self.study.height is not None
             found = [self.read(runs.place(self.out, runs.done[0]), maps=False) for runs in (a, b)]
@@ -92,44 +95,48 @@ class Outcomes:
                 return matched_difference_within(parts[0], parts[1], self.study.height)
             return measuring.paired_difference_matched(found[0], found[1], self.study.height)
         names = self.names(a) & self.names(b)
-        (value_a, replicates_a), (value_b, replicates_b) = (self.mean(one, figure, names) for one in (a, b))
+        try:
+            (value_a, replicates_a), (value_b, replicates_b) = (self.mean(one, figure, names) for one in (a, b))
+        except MapsNotKept:
+            return Estimate(*[float("nan")] * 3)
         if replicates_a.size != replicates_b.size:
             return Estimate(value_a - value_b, float("nan"), float("nan"))
         return Estimate(value_a - value_b, *interval(replicates_a - replicates_b))
 
     def mean(self, runs: Runs, figure: str, names: set[str]) -> tuple[float, Float64[np.ndarray, " resample"]]:
-        """A figure of these images, exact and of resamples of patients, both over seeds. Raises InputError."""
-        found = [self._replicates(runs.place(self.out, one), one["key"], figure, names) for one in runs.done]
+        """A figure of these images, exact and of resamples of patients, both over seeds. Raises MapsNotKept."""
+        found = [self._replicates(runs.place(self.out, one), one, figure, names) for one in runs.done]
         size = min(replicates.size for _, replicates in found)
         return float(np.mean([value for value, _ in found])), np.mean([one[:size] for _, one in found], axis=0)
 
     def _replicates(
-        self, place: Place, key: Mapping[str, Any], figure: str, names: set[str]
+        self, place: Place, result: Mapping[str, Any], figure: str, names: set[str]
     ) -> tuple[float, Float64[np.ndarray, " resample"]]:
-        """As `measuring.replicates`, kept beside the predictions: those of pixels take seconds, and maps."""
-        path = place.predictions / REPLICATES / f"{figure}-{self._digest(place, key, figure, names)}.npy"
+        """As `measuring.replicates`; those of pixels, which take maps and seconds, stay beside the predictions."""
+        if figure in IMAGE_FIGURES:
+            chosen = self._of(names, self.read(place, maps=False))
+            if self.within:
+                return replicates_within(by_fold(chosen, self.folds), figure)
+            return measuring.replicates(chosen, figure)
+        path = place.predictions / REPLICATES / f"{figure}-{self._digest(place, result, figure, names)}.npy"
         with suppress(OSError, ValueError, EOFError, zipfile.BadZipFile):
             stored = np.load(path, allow_pickle=False)
-            return float(stored[0]), stored[1:].astype(np.float64)
-        outcomes = self.read(place, maps=figure in PIXEL_FIGURES or figure not in IMAGE_FIGURES)
-        chosen = sorted((one for one in outcomes if one.name in names), key=lambda one: one.name)
-        if self._is_within(figure):
-            value, replicates = replicates_within(by_fold(chosen, self.folds), figure)
-        else:
-            value, replicates = measuring.replicates(chosen, figure)
+            return float(stored[0]), stored[1:]
+        value, found = measuring.replicates(self._of(names, self.read(place, maps=True)), figure)
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
-            np.save(file, np.append(value, replicates))
-        return value, replicates
+            np.save(file, np.append(value, found))
+        return value, found
 
-    def _digest(self, place: Place, key: Mapping[str, Any], figure: str, names: set[str]) -> str:
+    @staticmethod
+    def _of(names: set[str], outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Those of these images, in one order."""
+        return sorted((one for one in outcomes if one.name in names), key=lambda one: one.name)
+
+    def _digest(self, place: Place, result: Mapping[str, Any], figure: str, names: set[str]) -> str:
         content = (place.predictions / "scores.csv").read_bytes()
-        facts = [place.method, figure, measuring.RESAMPLES, key, sorted(names)]
-        told = json.dumps([*facts, self.folds] if self._is_within(figure) else facts, sort_keys=True)
-        return hashlib.sha256(content + told.encode()).hexdigest()[:32]
-
-    def _is_within(self, figure: str) -> bool:
-        return self.within and figure in IMAGE_FIGURES
+        facts = [place.method, figure, measuring.RESAMPLES, result["key"], result["figures_code"], sorted(names)]
+        return hashlib.sha256(content + json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def inside(outcome: Outcome) -> float:

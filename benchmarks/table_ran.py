@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.fingerprints import figures_code
 from benchmarks.methods.anomalib_list import LEFT_OUT
 from benchmarks.plan import codes_of
 from benchmarks.table_markdown import amount, count, duration, grid, listed, plain
@@ -113,6 +114,8 @@ def absent_section(gathered: Gathered) -> str:
     for title, studies in gathered.missing().items():
         lacking.setdefault(listed(studies), []).append(title)
     lines += [f"**missing**, {'; '.join(titles)}: {studies}" for studies, titles in lacking.items()]
+    if away := listed([name for name in gathered.names if name not in gathered.studies]):
+        lines.append(f"**not compared, nor shown**, for the images measured on are not here: {away}")
     if outdated := listed([gathered.methods[name].title for name in _outdated(gathered)]):
         lines.append(f"**of earlier code**: what these do has changed since, and their figures may: {outdated}")
     lines += [f"**left out**, {title}: {plain(reason)}" for title, reason in LEFT_OUT]
@@ -122,7 +125,12 @@ def absent_section(gathered: Gathered) -> str:
 def _outdated(gathered: Gathered) -> list[str]:
     """Methods with a result that the code beside this one would not have made, in the order of the list."""
     now = codes_of(list(gathered.methods.values()))
-    found = {one["method"] for one in gathered.results if one["key"].get("code") != now[one["method"]]}
+    figures = figures_code()
+    found = {
+        one["method"]
+        for one in gathered.results
+        if one["key"].get("code") != now[one["method"]] or (one["figures_code"] or figures) != figures
+    }
     return [name for name in gathered.methods if name in found]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.folds import within_folds
 from benchmarks.measuring import POOLED
 from benchmarks.method import Entry, Family
-from benchmarks.results import Place, read_results, read_scores
+from benchmarks.results import Place, read_results, read_scores, study_fingerprint
 from benchmarks.studies import registry
 from benchmarks.study import Study
 from benchmarks.study_files import remembered
@@ -131,7 +131,8 @@ def _suits(entry: Entry, study: str, studies: Mapping[str, Study]) -> bool:
 
 @dataclass(frozen=True)
 class Gathered:
-    """All results in `out` of the methods that there are. studies: those whose images are still there."""
+    """All results in `out` of the methods that there are. studies: those whose images are there, as they were measured
+    on by any of them."""
 
     out: Path
     methods: Mapping[str, Entry]
@@ -140,7 +141,10 @@ class Gathered:
 
     @classmethod
     def read(cls, out: Path, methods: Mapping[str, Entry]) -> Gathered:
-        studies = remembered(out)
+        measured = {(one["study"], one["key"]["study"]) for one in read_results(out)}
+        studies = {
+            name: study for name, study in remembered(out).items() if (name, study_fingerprint(study)) in measured
+        }
         read = [one for one in read_results(out) if one["method"] in methods]
         suited = [one for one in read if _suits(methods[one["method"]], one["study"], studies)]
         return cls(out, methods, tuple(_with_folds(one, out, studies) for one in suited), studies)

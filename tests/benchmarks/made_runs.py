@@ -9,9 +9,11 @@ from made_studies import disc, save, spot
 from scipy.ndimage import gaussian_filter
 
 from benchmarks import measuring
+from benchmarks.fingerprints import figures_code
 from benchmarks.folds import fold_of, within_folds
 from benchmarks.measuring import figures, matched_height
-from benchmarks.results import Options, Place, empty_result, key_of, write_predictions, write_result
+from benchmarks.results import Options, Place, empty_result, key_of, study_fingerprint, write_predictions, write_result
+from benchmarks.selection import judged
 from benchmarks.study import Fold, Study
 from benchmarks.study_files import remember
 from priorlens.evaluation import Outcome
@@ -68,8 +70,13 @@ def made_run(
     folds = fold_of(study)
     outcomes = [replace(one, anomaly=one.anomaly + shift * folds[one.name]) for one in outcomes]
     write_predictions(place.predictions, outcomes)
-    result = empty_result(place, key_of(Options(), {"python": "3.11", "priorlens": "0"}, "abc", ["x"]), study.planted)
-    result |= {"machine": MACHINE, "started": f"2026-01-0{1 + seed}T10:00:00+00:00", "model_bytes": 3_000_000}
+    result = empty_result(place, made_key(study, {"python": "3.11", "priorlens": "0"}), study.planted)
+    result |= {
+        "figures_code": figures_code(),
+        "machine": MACHINE,
+        "started": f"2026-01-0{1 + seed}T10:00:00+00:00",
+        "model_bytes": 3_000_000,
+    }
     curve = (
         []
         if settled is None
@@ -88,17 +95,23 @@ def made_run(
     write_result(place, {**result, **more})
 
 
+def made_key(study: Study, versions):
+    return key_of(Options(), versions, study_fingerprint(study), ["x"])
+
+
 def failed_run(out: Path, study: Study, entry, line: str):
     place = Place(out, study.name, entry.name, 0)
-    result = empty_result(place, key_of(Options(), {}, "abc", ["x"]), study.planted)
+    result = empty_result(place, made_key(study, {}), study.planted)
     write_result(place, {**result, "failed": line, "machine": MACHINE, "started": "2026-01-01T12:00:00+00:00"})
 
 
 def measuring_outcomes(study: Study, skill: float, seed: int, every: int, maps: bool):
     rng = np.random.default_rng(seed)
     found = []
-    for number, case in enumerate(measuring.test_cases(study)):
-        if number % every == 0:
+    cases = measuring.test_cases(study)
+    chosen = judged(cases, 0, every, study.height)
+    for number, case in enumerate(cases):
+        if case in chosen:
             truth = measuring.with_truth(Outcome(case.name, case.kind, case.group, 0.0), case, None)
             mask = np.zeros(truth.body.shape) if truth.mask is None else truth.mask
             noise = gaussian_filter(rng.standard_normal(mask.shape), 2)
