@@ -53,7 +53,7 @@ def run(
     budget: Annotated[
         float | None, typer.Option(metavar="MINUTES", help="Stop after so long; the next call goes on from there.")
     ] = None,
-    limit: Annotated[float, typer.Option(metavar="MINUTES", help="Of one run.")] = 60,
+    limit: Annotated[float, typer.Option(metavar="MINUTES", help="Of one run.")] = 180,
     quick: Quick = False,
     out: Out = DEFAULT_OUT,
     train_images: Annotated[

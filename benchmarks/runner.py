@@ -26,6 +26,7 @@ from benchmarks.method import PEER_MINUTES
 from benchmarks.plan import Planned
 from benchmarks.results import ROOT, empty_result, machine, read_result, write_result
 from benchmarks.stages import Run, read_fitted
+from benchmarks.unfinished import is_unfinished
 from benchmarks.worker import NO_MEMORY, spec_of
 from priorlens.errors import InputError, OutputError
 from priorlens.outputs import write_json
@@ -79,14 +80,13 @@ class Disturbed(Exception):
 
 
 def given_before(planned: Planned, threads: int) -> float:
-    """Seconds that the budget last gave to this very run, on as many threads, which did not end; 0 if it got further
-    with its models."""
+    """Seconds that the budget last gave to this very run, on as many threads, in vain; 0 if it got any further."""
     try:
         found = json.loads(planned.run.place.cut.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return 0.0
     same = found["key"] == planned.run.key and found.get("threads") == threads
-    same &= found["lacking"] <= _lacking(planned.run)
+    same &= found["lacking"] <= _lacking(planned.run) and not is_unfinished(planned.run.place)
     return float(found["seconds"]) if same and planned.state != "unmeasured" else 0.0
 
 

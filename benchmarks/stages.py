@@ -23,6 +23,7 @@ from benchmarks.method import Entry, Judged, Learned, Method, Task
 from benchmarks.results import Options, Place, write_predictions
 from benchmarks.selection import TIMED, judged, pictured, seen_at, spread, training
 from benchmarks.study import Fold, Study
+from benchmarks.unfinished import continued
 from priorlens.datasets import Case, healthy_cases, labelled_cases
 from priorlens.evaluation import Outcome
 from priorlens.images import Image, read_image
@@ -79,16 +80,22 @@ def read_fitted(place: Place, fold: int) -> dict[str, Any] | None:
 
 
 def fit(run: Run, fold: int) -> None:
-    """Learn one fold; its model is there once `fitted` is. Raises what the method raises."""
+    """Learn one fold, from where an earlier call was stopped; its model is there once `fitted` is.
+
+    Raises what the method raises.
+    """
     place = run.place
     place.fitted(fold).unlink(missing_ok=True)
     shutil.rmtree(place.model(fold), ignore_errors=True)
     place.model(fold).mkdir(parents=True)
-    with _task(run, run.study.folds[fold], to_fit=True) as task:
+    with (
+        _task(run, run.study.folds[fold], to_fit=True) as task,
+        continued(place, fold, run.key, task.folder) as before,
+    ):
         method = run.entry.make()
         began = time.perf_counter()
         learned = method.fit(task, _say)
-        seconds = time.perf_counter() - began
+        seconds = before + time.perf_counter() - began
         method.save(place.model(fold))
     write_json(
         place.fitted(fold),

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ class Bright:
 
     def fit(self, task, report):
         report(f"{len(task.images)} images")
-        assert not list(task.folder.iterdir())
+        assert [path.name for path in task.folder.rglob("*")] == ["state"]
         with open(os.environ.get("FAKE_FITS", os.devnull), "a") as file:
             file.write("fit\n")
         self.mean = np.mean([image.pixels.mean() for image in task.images])
@@ -70,6 +71,18 @@ class Crashes(Bright):
         if os.environ.get("FAKE_DEFECT", "yes") == "yes":
             raise RuntimeError("a defect\nof two lines")
         return super().fit(task, report)
+
+
+class Stops(Bright):
+    """Leaves in the middle of its first training, as one of 100 seconds."""
+
+    def fit(self, task, report):
+        state = task.folder / "state/steps.txt"
+        if state.is_file():
+            return replace(super().fit(task, report), remark=f"went on from step {state.read_text()}")
+        state.write_text("7")
+        os.utime(state, (time.time() + 100,) * 2)
+        os._exit(7)
 
 
 class CrashesLater(Bright):

@@ -28,6 +28,7 @@ from benchmarks.results import (
     write_predictions,
 )
 from benchmarks.study_files import remember, remembered
+from benchmarks.unfinished import is_unfinished
 from priorlens.errors import InputError, OutputError
 from priorlens.evaluation import METRICS
 from priorlens.images import read_image
@@ -41,6 +42,7 @@ ENTRIES = {
         entry("constant", "Constant"),
         entry("mapless", "Mapless", slow=3),
         entry("crashes", "Crashes"),
+        entry("stops", "Stops"),
         entry("needs_crashed", "Bright", needs="crashes"),
         entry("crashes_later", "CrashesLater"),
         entry("killed", "Killed"),
@@ -80,7 +82,7 @@ def study(tmp_path_factory):
 def results(study, tmp_path_factory):
     """Of every method that ends by itself, by method."""
     out = tmp_path_factory.mktemp("out")
-    names = [name for name in ENTRIES if name not in ("sleeps", "meets", "met", "needs_killed", "elsewhere")]
+    names = [name for name in ENTRIES if name not in ("sleeps", "stops", "meets", "met", "needs_killed", "elsewhere")]
     remember(study, out)
     whole = planned(study, out, *names)
     run(plan.to_do(whole), out)
@@ -236,6 +238,22 @@ def test_a_run_takes_no_longer_than_it_may_and_its_models_are_kept(study, tmp_pa
     assert run(plan.to_do(planned(study, tmp_path, "sleeps"), retry=True), tmp_path) == 1
     assert read_results(tmp_path)[0]["failed"] is None
     assert (tmp_path / "fits").read_text() == "fit\n"
+
+
+def test_a_training_that_was_stopped_goes_on_where_it_was(study, tmp_path):
+    run(planned(study, tmp_path, "stops"), tmp_path)
+    left = "learning: ended with status 7 and no answer"
+    assert read_results(tmp_path)[0]["failed"] == left
+    place = Place(tmp_path, "discs", "stops", 0)
+    assert is_unfinished(place)
+    other = planned(study, tmp_path, "stops", options=replace(OPTIONS, steps=0.5))
+    run(other, tmp_path)
+    assert read_results(tmp_path)[0]["failed"] == left  # it was begun anew
+    assert run(plan.to_do(planned(study, tmp_path, "stops", options=other[0].run.options), retry=True), tmp_path) == 1
+    found = read_results(tmp_path)[0]
+    assert found["failed"] is None and found["remark"] == "went on from step 7"
+    assert 100 < found["fit"]["seconds"][0] < 110
+    assert not is_unfinished(place) and [path.name for path in place.models.iterdir() if path.is_dir()] == ["0"]
 
 
 def test_runs_go_side_by_side_but_not_beside_what_they_need(study, tmp_path, monkeypatch, capsys):

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import astuple
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from made_runs import made_growth, made_run, made_study, remember
 from benchmarks import keeping, measuring, plan, table
 from benchmarks.environments import EnvironmentMissing, Environments
 from benchmarks.methods import METHODS
-from benchmarks.results import Options, Place, read_result, state_of, write_result
+from benchmarks.results import Options, Place, read_result, read_results, state_of, write_result
 from benchmarks.shown import SMALL_MAPS
 from benchmarks.table_contests import contests
 from benchmarks.table_results import Gathered
@@ -222,3 +223,11 @@ def test_a_model_that_was_not_kept_is_made_again_for_those_that_need_it_alone(co
     assert [one.run.place.method for one in plan.to_do(whole(), again=["patchcore"])] == ["klip", "elbo"]
     made_run(copy, studies[0], METHODS["elbo"], 0.3, every=2)
     assert settle() == []
+
+
+def test_the_page_of_the_repository_is_of_what_is_kept_beside_it():
+    root = Path(__file__).parents[2]
+    told = (root / "docs/benchmarks.json").read_text(encoding="utf-8")
+    assert table.runs_text(read_results(root / "benchmarks/measured")) == told
+    page = (root / "docs/benchmarks.md").read_text(encoding="utf-8")
+    assert f"| runs | {len(json.loads(told))} done, 0 failed" in page
