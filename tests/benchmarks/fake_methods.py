@@ -21,7 +21,7 @@ class Bright:
 
     def fit(self, task, report):
         report(f"{len(task.images)} images")
-        assert [path.name for path in task.folder.rglob("*")] == ["state"]
+        assert {path.name for path in task.folder.rglob("*")} <= {"state"}
         with open(os.environ.get("FAKE_FITS", os.devnull), "a") as file:
             file.write("fit\n")
         self.mean = np.mean([image.pixels.mean() for image in task.images])

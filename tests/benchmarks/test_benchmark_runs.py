@@ -154,10 +154,10 @@ def test_a_slow_method_judges_some_images_and_says_so(results):
 
 
 def test_how_long_a_peer_may_train_is_an_option_that_reaches_the_worker(results):
-    assert results["mapless"]["remark"].startswith("peers may take 8 minutes")
+    assert results["mapless"]["remark"].startswith("peers may take 5 minutes")
     assert "peer_minutes" not in results["mapless"]["key"]["options"]
     peer, used = replace(ENTRIES["mapless"], environment="anomalib"), {"own": {}, "anomalib": {}}
-    assert plan._key_of(peer, options=OPTIONS, study="", used=used, code=[])["options"]["peer_minutes"] == 8
+    assert plan._key_of(peer, options=OPTIONS, study="", used=used, code=[])["options"]["peer_minutes"] == 5
 
 
 @pytest.mark.parametrize(

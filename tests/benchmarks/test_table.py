@@ -342,7 +342,7 @@ def test_minutes_of_peers_are_no_other_options(tmp_path):
     path.write_text(json.dumps(facts))
     page = table.write(tmp_path, tmp_path / "docs").read_text(encoding="utf-8")
     assert "other options" not in page
-    assert "| minutes that a peer may train | 8 |" in page
+    assert "| minutes that a peer may train | 5 |" in page
 
 
 def test_without_results_it_is_one_line(tmp_path):
