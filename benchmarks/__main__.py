@@ -141,9 +141,7 @@ def choose(out: Out = DEFAULT_OUT) -> None:
     """Compare ours on artefacts planted in healthy images that none has learned from: what defaults are chosen by."""
     from benchmarks import choosing, runner
 
-    out = out.resolve()
-    if not out.is_dir():
-        raise InputError(f"{out}: is no folder of results; run first")
+    out = _results_in(out)
     with runner.alone(out):
         choosing.choose(out)
 
@@ -169,9 +167,7 @@ def keep(
     """Keep of the results what the page is made from, without models: `run` goes on from a copy of it."""
     from benchmarks import keeping, runner
 
-    out = out.resolve()
-    if not out.is_dir():
-        raise InputError(f"{out}: is no folder of results; run first")
+    out = _results_in(out)
     with runner.alone(out):
         keeping.keep(out, to.resolve())
 
@@ -190,6 +186,13 @@ def listed() -> None:
         typer.echo(f"study {name}")
     for name in LAYOUTS:
         typer.echo(f"layout {name}")
+
+
+def _results_in(out: Path) -> Path:
+    """The folder, absolute. Raises InputError where there is none."""
+    if not out.is_dir():
+        raise InputError(f"{out.resolve()}: is no folder of results; run first")
+    return out.resolve()
 
 
 def _names(text: str) -> list[str]:

@@ -7,6 +7,7 @@ figures of resampled patients, which the intervals of the page come from.
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,16 +18,15 @@ from typing import Any
 from benchmarks.fingerprints import figures_code
 from benchmarks.method import Entry
 from benchmarks.methods import METHODS
-from benchmarks.results import Options, Place, read_results, write_result
+from benchmarks.results import MAPS, Options, Place, place_of, read_results, write_result
 from benchmarks.selection import judged
-from benchmarks.shown import SMALL_MAPS, read_maps, shown_images, write_small_maps
+from benchmarks.shown import read_maps, shown_images, write_small_maps
 from benchmarks.study import Study
-from benchmarks.table_contests import compared, contests
-from benchmarks.table_outcomes import MATCHED, REPLICATES, Outcomes, has_maps, readable
+from benchmarks.table_contests import compared, contests, is_of_pixels
+from benchmarks.table_outcomes import Outcomes, readable
 from benchmarks.table_results import Gathered
 from priorlens.datasets import labelled_cases
 from priorlens.errors import InputError, OutputError
-from priorlens.evaluation import IMAGE_FIGURES
 from priorlens.outputs import write_text
 
 MARK = "KEPT.txt"
@@ -59,7 +59,7 @@ def keep(out: Path, kept: Path, methods: Mapping[str, Entry] = METHODS) -> None:
         partial.mkdir(parents=True)
         write_text(partial / MARK, MARK_WORDS)
         for one in gathered.results:
-            place = Place(out, one["study"], one["method"], one["seed"])
+            place = place_of(out, one)
             _keep_run(one, place, replace(place, out=partial), shown.get(place.study, ()))
         for name in AS_THEY_ARE:
             if (out / name).is_dir():
@@ -79,14 +79,15 @@ def _require_fit(gathered: Gathered) -> None:
     """Raises InputError where something would be lost for good, or kept that means nothing."""
     if not gathered.results:
         raise InputError(f"{gathered.out}: holds no results; make some with: python -m benchmarks run")
+    figures = figures_code()
     for one in gathered.results:
-        place = Place(gathered.out, one["study"], one["method"], one["seed"])
+        place = place_of(gathered.out, one)
         if one["key"]["options"]["quick"]:
             raise InputError(f"{place.result}: is of --quick and means nothing; keep what was run without")
-        if one["failed"] is None and has_maps(place):
+        if one["failed"] is None and place.has_maps:
             if place.study not in gathered.studies:
                 raise InputError(f"{place.study}: the images it was measured on are not here; run with their --data")
-            if one["figures_code"] != figures_code():
+            if one["figures_code"] != figures:
                 raise InputError(f"{place.result}: its figures are by earlier code; run again, which takes seconds")
 
 
@@ -94,21 +95,18 @@ def _require_place(out: Path, kept: Path) -> None:
     """Raises OutputError where `keep` would replace what it has not made."""
     if kept == out or kept in out.parents or out in kept.parents:
         raise OutputError(f"{kept}: is {out}, or in it, or around it; choose another --to")
-    if kept.exists() and not (kept / MARK).is_file() and not (kept.is_dir() and not any(kept.iterdir())):
+    if kept.exists() and not (kept / MARK).is_file() and (not kept.is_dir() or any(kept.iterdir())):
         raise OutputError(f"{kept}: is there and was not made by keep; choose another --to, or remove it")
 
 
 def _require_nothing_lost(gathered: Gathered, kept: Path) -> None:
     """Raises InputError where a run that was kept before would be there no more."""
-    there = {_name(one) for one in gathered.results if one["failed"] is None}
+    there = {place_of(kept, one) for one in gathered.results if one["failed"] is None}
     for one in read_results(kept):
-        if one["failed"] is None and one["method"] in gathered.methods and _name(one) not in there:
-            told = " ".join(map(str, _name(one)))
+        place = place_of(kept, one)
+        if one["failed"] is None and one["method"] in gathered.methods and place not in there:
+            told = " ".join(map(str, place.name))
             raise InputError(f"{kept}: has {told}, which {gathered.out} has not; begin from a copy of it, or remove it")
-
-
-def _name(result: Mapping[str, Any]) -> tuple[str, str, int]:
-    return result["study"], result["method"], result["seed"]
 
 
 def _prepare(gathered: Gathered, name: str) -> Sequence[str]:
@@ -119,13 +117,15 @@ def _prepare(gathered: Gathered, name: str) -> Sequence[str]:
     print(f"{name}: figures of resampled patients", file=sys.stderr, flush=True)
     outcomes = Outcomes(gathered.out, gathered.studies[name], gathered.within(name))
     runs = readable(gathered.runs(name), gathered.out)
-    parts = {frozenset(outcomes.names(one)) for one in runs} | _parts(gathered, outcomes.study)
+    judged_by = {one.entry.name: outcomes.names(one) for one in runs}
+    parts = {*judged_by.values(), *_parts(gathered, outcomes.study)}
+    figures = [figure for figure in compared(outcomes.study) if is_of_pixels(figure)]
     for one in runs:
-        if one.ours and one.whole and all(has_maps(one.place(gathered.out, each)) for each in one.done):
-            for figure in compared(outcomes.study):
-                if figure not in (*IMAGE_FIGURES, MATCHED) and one.value(figure) is not None:
-                    for names in {frozenset(outcomes.names(one) & part) for part in parts}:
-                        outcomes.mean(one, figure, set(names))
+        if one.ours and one.whole and all(one.place(gathered.out, each).has_maps for each in one.done):
+            some = {judged_by[one.entry.name] & part for part in parts}
+            for figure, names in itertools.product(figures, some):
+                if one.value(figure) is not None:
+                    outcomes.mean(one, figure, names)
     shown = shown_images(outcomes, runs)
     return shown.names if shown else ()
 
@@ -145,11 +145,6 @@ def _keep_run(result: Mapping[str, Any], place: Place, kept: Place, shown: Seque
     write_result(kept, result)
     if not (place.predictions / "scores.csv").is_file():
         return
-    kept.predictions.mkdir(parents=True)
-    shutil.copyfile(place.predictions / "scores.csv", kept.predictions / "scores.csv")
-    if (place.predictions / REPLICATES).is_dir():
-        shutil.copytree(place.predictions / REPLICATES, kept.predictions / REPLICATES)
-    if has_maps(place):
+    shutil.copytree(place.predictions, kept.predictions, ignore=shutil.ignore_patterns(MAPS))
+    if place.has_maps:
         write_small_maps(kept.predictions, read_maps(place, shown))
-    elif (place.predictions / SMALL_MAPS).is_file():
-        shutil.copyfile(place.predictions / SMALL_MAPS, kept.predictions / SMALL_MAPS)

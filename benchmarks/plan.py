@@ -11,17 +11,13 @@ from typing import Any, get_args
 from benchmarks.environments import EnvironmentMissing, Environments
 from benchmarks.fingerprints import code_of, figures_code, harness_code
 from benchmarks.method import Entry, Family
-from benchmarks.results import Options, Place, State, key_of, read_result, state_of, study_fingerprint
+from benchmarks.results import Name, Options, Place, State, key_of, read_result, state_of, study_fingerprint
 from benchmarks.stages import NEEDS, Run, bases, read_fitted
 from benchmarks.study import Study
 from priorlens.errors import InputError
 
 RANKS: dict[Family, int] = {"simple": 0, "ours": 1, "diffusion": 2, "anomalib": 3}
 """About how long families take: what nobody has waited for yet goes by these."""
-
-
-Name = tuple[str, str, int]
-"""Study, method and seed."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +30,13 @@ class Planned:
 
     @property
     def name(self) -> Name:
+        return self.run.place.name
+
+    @property
+    def needed(self) -> list[Name]:
+        """The runs whose models it reads."""
         place = self.run.place
-        return place.study, place.method, place.seed
+        return [(place.study, base, place.seed) for base in bases(self.run.entry)]
 
 
 def chosen_entries(methods: Mapping[str, Entry], names: Sequence[str]) -> list[Entry]:
@@ -148,20 +149,18 @@ def to_do(plan: Sequence[Planned], again: Sequence[str] = (), retry: bool = Fals
     renewed = set(again)
     chosen, begun = dict[Name, Planned](), set[Name]()
     for one in plan:
-        place, needed = one.run.place, bases(one.run.entry)
         wanted = one.state in ("missing", "stale") or (retry and one.state == "failed")
-        wanted |= bool({place.method, *needed} & renewed)
-        wanted |= any((place.study, base, place.seed) in begun for base in needed)
+        wanted |= bool({one.run.entry.name, *bases(one.run.entry)} & renewed) or not begun.isdisjoint(one.needed)
         if wanted and not (one.impossible and one.state == "done"):
             chosen[one.name] = replace(one, state="done") if one.state == "unmeasured" else one
             begun.add(one.name)
         elif one.state == "unmeasured":
             chosen[one.name] = one
-    lacking = _models_lacking([chosen[name].run for name in begun])
+    lacking = _models_lacking([chosen[name].run for name in begun]) - begun
     for one in plan:
-        if one.name in lacking - begun and one.state in ("done", "unmeasured"):
+        if one.name in lacking and one.state in ("done", "unmeasured"):
             chosen[one.name] = replace(one, state="done")
-    return [chosen[name] for one in plan if (name := one.name) in chosen]
+    return [chosen[one.name] for one in plan if one.name in chosen]
 
 
 def _models_lacking(runs: Sequence[Run]) -> set[Name]:

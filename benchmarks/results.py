@@ -58,6 +58,10 @@ QUICK = Options(train_images=48, test_images=16, size=64, steps=0.05, quick=True
 """To see that all of it works; the figures mean nothing."""
 
 
+Name = tuple[str, str, int]
+"""Study, method and seed of a run."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where the files of one run lie."""
@@ -66,6 +70,10 @@ class Place:
     study: str
     method: str
     seed: int
+
+    @property
+    def name(self) -> Name:
+        return self.study, self.method, self.seed
 
     @property
     def result(self) -> Path:
@@ -81,6 +89,11 @@ class Place:
         return self.out / "predictions" / self.study / f"{self.method}-{self.seed}"
 
     @property
+    def has_maps(self) -> bool:
+        """Whether the maps of all images are there, not only those that `keeping` leaves."""
+        return (self.predictions / MAPS).is_file()
+
+    @property
     def models(self) -> Path:
         """One folder a fold, `0`, `1`, ..., each beside a JSON of how it was fitted."""
         return self.out / "models" / self.study / str(self.seed) / self.method
@@ -91,6 +104,11 @@ class Place:
     def fitted(self, fold: int) -> Path:
         """How the model of a fold came about; it is there only if the model is complete."""
         return self.models / f"{fold}.json"
+
+
+def place_of(out: Path, result: Mapping[str, Any]) -> Place:
+    """Where the run lies that has this result."""
+    return Place(out, result["study"], result["method"], result["seed"])
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
@@ -266,4 +284,4 @@ def state_of(place: Place, key: Mapping[str, Any], figures: str) -> State:
         return "missing"
     if found.get("figures_code") == figures:
         return "done"
-    return "unmeasured" if (place.predictions / MAPS).is_file() else "stale"
+    return "unmeasured" if place.has_maps else "stale"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.results import MAPS, Place
-from benchmarks.table_outcomes import Outcomes, has_maps, inside
+from benchmarks.table_outcomes import Outcomes, inside
 from benchmarks.table_results import Runs
 from priorlens.datasets import HEALTHY
 from priorlens.outputs import atomic_write, write_json
@@ -41,7 +41,7 @@ class Shown:
 def shown_images(outcomes: Outcomes, runs: Sequence[Runs]) -> Shown | None:
     """Chosen now if all maps are there, else those that were chosen while they were; None where there are none."""
     path = outcomes.out / "shown" / f"{outcomes.study.name}.json"
-    if not all(has_maps(one.place(outcomes.out, one.done[0])) for one in runs):
+    if not all(one.place(outcomes.out, one.done[0]).has_maps for one in runs):
         told = _told(path)
         return told if told and set(told.names) <= outcomes.cases.keys() else None
     chosen = _chosen(outcomes, runs)
@@ -89,7 +89,7 @@ def ranked(marks: Mapping[str, float]) -> tuple[str, ...]:
 
 def read_maps(place: Place, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Of these images, as far as this method judged them: as they are, or as `write_small_maps` has left them."""
-    path = place.predictions / (MAPS if has_maps(place) else SMALL_MAPS)
+    path = place.predictions / (MAPS if place.has_maps else SMALL_MAPS)
     if not path.is_file():
         return {}
     with np.load(path, allow_pickle=False) as stored:

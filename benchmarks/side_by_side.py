@@ -10,9 +10,9 @@ from dataclasses import replace
 from threading import Event
 
 from benchmarks.environments import Environments
-from benchmarks.plan import Name, Planned
+from benchmarks.plan import Planned
+from benchmarks.results import Name
 from benchmarks.runner import Disturbed, Limits, OutOfBudget, given_before, one_run, summary
-from benchmarks.stages import bases
 
 MORE = 1.1
 """Times what a run was given in vain, the least that the budget has to have left before it is begun again."""
@@ -45,7 +45,7 @@ def _side_by_side(
             while waiting or at_work:
                 while len(at_work) < limits.jobs and (one := _next(waiting, at_work.values(), limits)):
                     waiting.remove(one)
-                    if set(_needed(one)) & {each.name for each in disturbed}:
+                    if set(one.needed) & {each.name for each in disturbed}:
                         disturbed.append(one)
                     elif why := _too_long(one, left, limits):
                         left.add(one.name)
@@ -69,22 +69,17 @@ def _side_by_side(
     return done, disturbed
 
 
-def _needed(planned: Planned) -> list[Name]:
-    place = planned.run.place
-    return [(place.study, base, place.seed) for base in bases(planned.run.entry)]
-
-
 def _next(waiting: Sequence[Planned], at_work: Collection[Planned], limits: Limits) -> Planned | None:
     """The first one whose models nobody has to make any more; None where there is none now, or no time."""
     if time.monotonic() >= limits.until:
         return None
     unmade = {one.name for one in (*waiting, *at_work)}
-    return next((one for one in waiting if not unmade.intersection(_needed(one))), None)
+    return next((one for one in waiting if not unmade.intersection(one.needed)), None)
 
 
 def _too_long(planned: Planned, left: Collection[Name], limits: Limits) -> str:
     """Why the budget cannot suffice, if that is known."""
-    if needed := [name for name in _needed(planned) if name in left]:
+    if needed := [name for name in planned.needed if name in left]:
         return f"needs {' and '.join(base for _, base, _ in needed)}"
     given = given_before(planned, limits.threads)
     vain = given and MORE * given >= limits.until - time.monotonic()

@@ -97,19 +97,19 @@ def fit(run: Run, fold: int) -> None:
         learned = method.fit(task, _say)
         seconds = before + time.perf_counter() - began
         method.save(place.model(fold))
-    write_json(
-        place.fitted(fold),
-        {
-            "key": run.key,
-            "seconds": round(seconds, 3),
-            "converged": learned.converged if learned.converged is not None else _converged(learned),
-            "curve": _thinned(learned.curve),
-            "remark": learned.remark,
-            "images": len(task.images),
-            "memory_mb": peak_mb(),
-            "model_bytes": sum(path.stat().st_size for path in place.model(fold).rglob("*") if path.is_file()),
-        },
-    )
+        write_json(
+            place.fitted(fold),
+            {
+                "key": run.key,
+                "seconds": round(seconds, 3),
+                "converged": learned.converged if learned.converged is not None else _converged(learned),
+                "curve": _thinned(learned.curve),
+                "remark": learned.remark,
+                "images": len(task.images),
+                "memory_mb": peak_mb(),
+                "model_bytes": sum(path.stat().st_size for path in place.model(fold).rglob("*") if path.is_file()),
+            },
+        )
 
 
 def judge(run: Run) -> dict[str, Any]:

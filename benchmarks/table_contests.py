@@ -97,6 +97,11 @@ def compared(study: Study) -> list[str]:
     return [key for key in WORDS if key in ("pixel_ap", "image_auroc") or study.height]
 
 
+def is_of_pixels(figure: str) -> bool:
+    """Whether it takes maps."""
+    return figure not in (*IMAGE_FIGURES, MATCHED)
+
+
 def contests(gathered: Gathered) -> list[Contest]:
     """Of all studies whose images are there, in their order."""
     found = []
@@ -106,8 +111,7 @@ def contests(gathered: Gathered) -> list[Contest]:
             there = readable(gathered.runs(name), gathered.out)
             chosen = [one for one in there if one.whole or not one.ours]
             for key in compared(outcomes.study):
-                pixels = key not in (*IMAGE_FIGURES, MATCHED)
-                patients = {one.entry.name: gathered.patients_of(one, pixels=pixels) for one in chosen}
+                patients = {one.entry.name: gathered.patients_of(one, pixels=is_of_pixels(key)) for one in chosen}
                 contest = _contest(outcomes, chosen, key, patients)
                 found += [contest] if contest else []
     return found

@@ -66,7 +66,7 @@ class Outcomes:
         """As `measuring.read_outcomes`; without maps, without the truth as well. Raises MapsNotKept."""
         if not maps:
             return read_judged(place)
-        if not has_maps(place):
+        if not place.has_maps:
             raise MapsNotKept(place.predictions)
         rows = read_scores(place.predictions)
         found = []
@@ -77,10 +77,10 @@ class Outcomes:
                 found.append(replace(known, anomaly=float(row["anomaly"]), anomaly_map=stored.get(row["name"])))
         return found
 
-    def names(self, runs: Runs) -> set[str]:
+    def names(self, runs: Runs) -> frozenset[str]:
         """The images that all its seeds have judged."""
         judged = [{row["name"] for row in read_scores(runs.place(self.out, one).predictions)} for one in runs.done]
-        return set.intersection(*judged)
+        return frozenset(set.intersection(*judged))
 
     def difference(self, a: Runs, b: Runs, figure: str) -> Estimate:
         """As `measuring.paired_difference`, of the means over seeds; `MATCHED` is of the first seed of each.
@@ -103,14 +103,14 @@ class Outcomes:
             return Estimate(value_a - value_b, float("nan"), float("nan"))
         return Estimate(value_a - value_b, *interval(replicates_a - replicates_b))
 
-    def mean(self, runs: Runs, figure: str, names: set[str]) -> tuple[float, Float64[np.ndarray, " resample"]]:
+    def mean(self, runs: Runs, figure: str, names: frozenset[str]) -> tuple[float, Float64[np.ndarray, " resample"]]:
         """A figure of these images, exact and of resamples of patients, both over seeds. Raises MapsNotKept."""
         found = [self._replicates(runs.place(self.out, one), one, figure, names) for one in runs.done]
         size = min(replicates.size for _, replicates in found)
         return float(np.mean([value for value, _ in found])), np.mean([one[:size] for _, one in found], axis=0)
 
     def _replicates(
-        self, place: Place, result: Mapping[str, Any], figure: str, names: set[str]
+        self, place: Place, result: Mapping[str, Any], figure: str, names: frozenset[str]
     ) -> tuple[float, Float64[np.ndarray, " resample"]]:
         """As `measuring.replicates`; those of pixels, which take maps and seconds, stay beside the predictions."""
         if figure in IMAGE_FIGURES:
@@ -129,11 +129,11 @@ class Outcomes:
         return value, found
 
     @staticmethod
-    def _of(names: set[str], outcomes: Sequence[Outcome]) -> list[Outcome]:
+    def _of(names: frozenset[str], outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Those of these images, in one order."""
         return sorted((one for one in outcomes if one.name in names), key=lambda one: one.name)
 
-    def _digest(self, place: Place, result: Mapping[str, Any], figure: str, names: set[str]) -> str:
+    def _digest(self, place: Place, result: Mapping[str, Any], figure: str, names: frozenset[str]) -> str:
         content = (place.predictions / "scores.csv").read_bytes()
         facts = [place.method, figure, measuring.RESAMPLES, result["key"], result["figures_code"], sorted(names)]
         return hashlib.sha256(content + json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
@@ -155,8 +155,3 @@ def readable(outcomes: Sequence[Runs], out: Path) -> list[Runs]:
         for one in outcomes
         if one.done and all((one.place(out, result).predictions / "scores.csv").is_file() for result in one.done)
     ]
-
-
-def has_maps(place: Place) -> bool:
-    """Whether the maps of all images are there, not only those that `keeping` leaves."""
-    return (place.predictions / MAPS).is_file()

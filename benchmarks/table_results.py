@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.folds import within_folds
 from benchmarks.measuring import POOLED
 from benchmarks.method import Entry, Family
-from benchmarks.results import Place, read_results, read_scores, study_fingerprint
+from benchmarks.results import Place, place_of, read_results, read_scores, study_fingerprint
 from benchmarks.studies import registry
 from benchmarks.study import Study
 from benchmarks.study_files import remembered
@@ -119,7 +119,7 @@ def _with_folds(result: Mapping[str, Any], out: Path, studies: Mapping[str, Stud
     if result["failed"] is not None or result.get("within_folds") or study is None or len(study.folds) < 2:
         return result
     with suppress(OSError, InputError):
-        judged = read_judged(Place(out, study.name, result["method"], result["seed"]))
+        judged = read_judged(place_of(out, result))
         return {**result, "within_folds": within_folds(study, judged)}
     return result
 
@@ -141,11 +141,12 @@ class Gathered:
 
     @classmethod
     def read(cls, out: Path, methods: Mapping[str, Entry]) -> Gathered:
-        measured = {(one["study"], one["key"]["study"]) for one in read_results(out)}
+        everything = read_results(out)
+        measured = {(one["study"], one["key"]["study"]) for one in everything}
         studies = {
             name: study for name, study in remembered(out).items() if (name, study_fingerprint(study)) in measured
         }
-        read = [one for one in read_results(out) if one["method"] in methods]
+        read = [one for one in everything if one["method"] in methods]
         suited = [one for one in read if _suits(methods[one["method"]], one["study"], studies)]
         return cls(out, methods, tuple(_with_folds(one, out, studies) for one in suited), studies)
 

@@ -25,7 +25,7 @@ def continued(place: Place, fold: int, key: dict[str, Any], folder: Path) -> Ite
 
     key: that of the run; a training of another one is begun anew.
     """
-    kept = _folder(place, fold)
+    kept = place.models / f"{fold}.unfinished"
     before = _seconds(kept, key)
     if not before:
         shutil.rmtree(kept, ignore_errors=True)
@@ -39,10 +39,6 @@ def continued(place: Place, fold: int, key: dict[str, Any], folder: Path) -> Ite
 def is_unfinished(place: Place) -> bool:
     """Whether a training of any fold would go on where it was."""
     return any(any((folder / STATE).iterdir()) for folder in place.models.glob("*.unfinished"))
-
-
-def _folder(place: Place, fold: int) -> Path:
-    return place.models / f"{fold}.unfinished"
 
 
 def _seconds(kept: Path, key: dict[str, Any]) -> float:

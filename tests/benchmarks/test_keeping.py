@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from made_runs import made_growth, made_run, made_study, remember
 
-from benchmarks import keeping, measuring, plan, table
+from benchmarks import keeping, plan, table
 from benchmarks.environments import EnvironmentMissing, Environments
 from benchmarks.methods import METHODS
 from benchmarks.results import Options, Place, read_result, read_results, state_of, write_result
@@ -21,12 +21,7 @@ from priorlens.errors import InputError, OutputError
 SKILLS = {"anodode": 0.8, "klip": 0.83, "klip_reference": 0.9, "patchcore": 0.55, "anoddpm": 0.5, "png_size": 0.2}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def few_resamples():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measuring.replicates, "__defaults__", (100, 0))
-        patch.setattr(measuring.paired_difference_matched, "__defaults__", (100,))
-        yield
+pytestmark = pytest.mark.usefixtures("few_resamples")
 
 
 @pytest.fixture(scope="module")

@@ -23,13 +23,7 @@ from priorlens.errors import InputError
 SKILLS = {"anodode": 0.8, "klip": 0.83, "klip_reference": 0.9, "patchcore": 0.55, "anoddpm": 0.5, "brightness": 0.3}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def few_resamples():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measuring.figures, "__defaults__", (100,))
-        patch.setattr(measuring.replicates, "__defaults__", (100, 0))
-        patch.setattr(measuring.paired_difference_matched, "__defaults__", (100,))
-        yield
+pytestmark = pytest.mark.usefixtures("few_resamples")
 
 
 @pytest.fixture(scope="module")
