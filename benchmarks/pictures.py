@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from PIL import Image
@@ -25,6 +27,8 @@ DPI = 100
 
 COLOURS: dict[Family, str] = {"ours": "#0072B2", "anomalib": "#D55E00", "diffusion": "#009E73", "simple": "#555555"}
 """Of families: Okabe & Ito 2008, which the colour-blind tell apart; markers do it once more."""
+
+MAP_COLOURS = "inferno"
 
 MARKERS: dict[Family, str] = {"ours": "*", "anomalib": "s", "diffusion": "^", "simple": "o"}
 
@@ -55,18 +59,34 @@ def save(figure: Figure, path: Path) -> None:
     for dpi in (DPI, 90, 80, 70, 60, 50):
         drawn = io.BytesIO()
         figure.savefig(drawn, format="png", dpi=dpi)
-        image = Image.open(drawn).convert("RGB")
-        for colours in (256, 128, 64, 32):
+        for image in _in_fewer_colours(Image.open(drawn).convert("RGB")):
             content = io.BytesIO()
-            image.quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
-                content, "PNG", optimize=True
-            )
+            image.save(content, "PNG", optimize=True)
             if content.tell() < MOST_BYTES:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with atomic_write(path) as file:
                     file.write(content.getvalue())
                 return
     raise ValueError(f"{path.name}: does not get below {MOST_BYTES} bytes")
+
+
+def _in_fewer_colours(image: Image.Image) -> Iterator[Image.Image]:
+    """The picture in its own 256 colours, then in fewer and fewer of what maps are drawn in: fewer colours of its own
+    would tint the greys of an image among maps."""
+    yield image.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    for shades in (32, 16):
+        palette = Image.new("P", (1, 1))
+        palette.putpalette(_colours_of_maps(shades).tobytes())
+        yield image.quantize(palette=palette, dither=Image.Dither.NONE)
+
+
+def _colours_of_maps(shades: int) -> np.ndarray:
+    """So many greys, twice as many colours of a map, and those of families with two tints each; uint8, a row each."""
+    greys = np.linspace(0, 1, shades)[:, None].repeat(3, 1)
+    of_maps = colormaps[MAP_COLOURS](np.linspace(0, 1, 2 * shades))[:, :3]
+    families = np.array([to_rgb(colour) for colour in COLOURS.values()])
+    tints = [1 - (1 - families) * share for share in (1, 2 / 3, 1 / 3)]
+    return (255 * np.concatenate([greys, of_maps, *tints])).round().astype(np.uint8)
 
 
 def remove_others(folder: Path, kept: Iterable[Picture]) -> None:

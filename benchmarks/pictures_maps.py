@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
-from benchmarks.pictures import COLOURS, PREFIX, Picture, new_figure, save
+from benchmarks.pictures import COLOURS, MAP_COLOURS, PREFIX, Picture, new_figure, save
 from benchmarks.shown import QUANTILES, WORST, Shown, best_of_ours, limits, read_maps, shown_images
 from benchmarks.table_contests import WORDS
 from benchmarks.table_markdown import listed
@@ -128,7 +128,7 @@ def _row(panels: Sequence[Axes], one: Runs, maps: Mapping[str, np.ndarray], trut
         if truth.name in maps:
             height, width = (maps[truth.name] if truth.mask is None else truth.mask).shape
             whole = (-0.5, width - 0.5, height - 0.5, -0.5)  # of a map that was kept small too
-            panel.imshow(maps[truth.name], cmap="inferno", vmin=low, vmax=high, interpolation="nearest", extent=whole)
+            panel.imshow(maps[truth.name], cmap=MAP_COLOURS, vmin=low, vmax=high, interpolation="nearest", extent=whole)
             _outline(panel, truth)
         else:
             panel.text(0.5, 0.5, "not judged", ha="center", va="center", fontsize=8, transform=panel.transAxes)

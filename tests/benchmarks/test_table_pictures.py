@@ -4,8 +4,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from benchmarks.pictures import MOST_BYTES, Label, new_figure, place_labels, save, spread_out
+from benchmarks.pictures import MAP_COLOURS, MOST_BYTES, Label, new_figure, place_labels, save, spread_out
 from benchmarks.shown import QUANTILES, WORST, ranked
 from benchmarks.table_growth import exponent
 from benchmarks.table_markdown import amount, duration, listed, plain
@@ -29,6 +30,22 @@ def test_a_picture_of_noise_is_made_small_enough(tmp_path):
     figure.subplots().imshow(np.random.default_rng(0).random((900, 900)), interpolation="nearest")
     save(figure, tmp_path / "noise.png")
     assert 0 < (tmp_path / "noise.png").stat().st_size < MOST_BYTES
+
+
+def test_an_image_among_maps_stays_grey_when_a_picture_is_made_small(tmp_path):
+    noise = np.random.default_rng(0).random((300, 300))
+    figure = new_figure(12, 12)
+    panels = figure.subplots(4, 4, gridspec_kw={"left": 0, "right": 1, "top": 1, "bottom": 0}).ravel()
+    figure.set_layout_engine("none")
+    for index, panel in enumerate(panels):
+        panel.imshow(noise, cmap=MAP_COLOURS if index else "gray", interpolation="nearest")
+        panel.set_axis_off()
+    save(figure, tmp_path / "both.png")
+    with Image.open(tmp_path / "both.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    grey = pixels[: len(pixels) // 5, : len(pixels) // 5]
+    assert len(np.unique(grey)) > 12
+    assert np.ptp(grey, axis=2).max() < 20, "of 255: no tint that is seen"
 
 
 def test_names_at_the_ends_of_lines_keep_apart():
