@@ -25,10 +25,11 @@ PREFIX = "benchmarks_"
 MOST_BYTES = 400_000
 DPI = 100
 
+MAP_COLOURS = "inferno"
+"""Of maps, by matplotlib's name: bright is abnormal."""
+
 COLOURS: dict[Family, str] = {"ours": "#0072B2", "anomalib": "#D55E00", "diffusion": "#009E73", "simple": "#555555"}
 """Of families: Okabe & Ito 2008, which the colour-blind tell apart; markers do it once more."""
-
-MAP_COLOURS = "inferno"
 
 MARKERS: dict[Family, str] = {"ours": "*", "anomalib": "s", "diffusion": "^", "simple": "o"}
 
