@@ -54,7 +54,7 @@ class Options:
     peer_minutes: float = 5.0
 
 
-QUICK = Options(train_images=48, test_images=16, size=64, steps=0.05, quick=True)
+QUICK = Options(train_images=48, test_images=6, size=32, steps=0.02, quick=True)
 """To see that all of it works; the figures mean nothing."""
 
 

@@ -56,7 +56,8 @@ def judged(cases: Sequence[Case], most: int, every: int, height: str | None) -> 
 def seen_at(paths: Sequence[Path], most: int) -> int:
     """Side in pixels at which methods that resize see images: `most`, but about three times their own at most.
 
-    Small images gain nothing by being enlarged further. It is a multiple of 32, and at least 64.
+    Small images gain nothing by being enlarged further. It is a multiple of 32, and at least 64 unless `most` is
+    less: then those that can do with so little see that, and the others 64.
     """
     longest = [max(read_image(path).pixels.shape[1:]) for path in spread(paths, SIZED)]
     return min(most, max(64, 32 * math.ceil(3 * float(np.median(longest)) / 32)))

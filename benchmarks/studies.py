@@ -18,8 +18,8 @@ Make = Callable[[Path | None, Path, bool], Study | None]
 EMBEDDED = ("mni152", "fashion_mnist", "digits")
 """For anyone without `--data`."""
 
-IN_BRIEF = ("head_ct", "brats", "digits")
-"""What `--quick` takes of them unless told otherwise: planted and real, images and volumes, with data and without."""
+IN_BRIEF = ("head_ct", "brats")
+"""What `--quick` takes of `--data` unless told otherwise: planted and real, images and volumes."""
 
 EMBEDDED_IN_BRIEF = ("mni152", "digits")
 """The same without `--data`: with masks and without."""
@@ -99,7 +99,8 @@ def studies(
 ) -> list[Study]:
     """Those named; else those that `data` holds, or without it the embedded ones, as far as their data are there.
 
-    With `quick`, some of them in brief unless others are named. With a `layout`, the one that `data` holds in it.
+    With `quick`, those of `IN_BRIEF` or `EMBEDDED_IN_BRIEF`, unless others are named or none of these are there. With a
+    `layout`, the one that `data` holds in it.
 
     Raises:
         InputError: an unknown name or layout, no such folder, or a named study without its data.
@@ -113,8 +114,10 @@ def studies(
         raise InputError(f"{unknown[0]}: is no study; there are {', '.join(known)}")
     in_data = [name for name in known if name not in EMBEDDED]
     of_all = EMBEDDED if data is None else in_data
-    unnamed = of_all if not quick else EMBEDDED_IN_BRIEF if data is None else IN_BRIEF
-    found = {name: known[name](data, out, quick) for name in names or unnamed}
+    in_brief = EMBEDDED_IN_BRIEF if data is None else IN_BRIEF
+    found = {name: known[name](data, out, quick) for name in names or (in_brief if quick else of_all)}
+    if not names and not any(found.values()):  # what is wanted in brief is not there
+        found = {name: known[name](data, out, quick) for name in of_all}
     if missing := [name for name in names if found[name] is None]:
         where = f"not under {data}" if data else "found with --data DIR"
         raise InputError(f"{missing[0]}: its images are {where}; leave it out or name the folder that holds it")

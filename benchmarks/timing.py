@@ -32,8 +32,8 @@ REPEATS = 3
 TOGETHER = 4
 """Methods whose models are in memory at a time, to be timed in turns."""
 
-PASS_SECONDS = 6.0
-"""A pass over the images that would take longer is made over fewer."""
+PASS_SECONDS, QUICK_SECONDS = 6.0, 0.5
+"""A pass over the images that would take longer is made over fewer; the second is of `--quick`."""
 
 PATIENCE = 300.0
 """Seconds that a model has to load, or a pass to end."""
@@ -137,7 +137,7 @@ def _time_study(runs: Mapping[str, Run], clocks: Mapping[str, Clock], folder: Pa
     for name, run in runs.items():
         spec = folder / f"{name}.json"
         write_json(spec, spec_of(run))
-        if loaded := clocks[name].ask(f"load {PASS_SECONDS} {spec}"):
+        if loaded := clocks[name].ask(f"load {QUICK_SECONDS if run.options.quick else PASS_SECONDS} {spec}"):
             images[name] = loaded["loaded"]
     passes: dict[str, list[float]] = {name: [] for name in images}
     for _ in range(REPEATS):

@@ -38,7 +38,7 @@ class OfScans:
         scans.mkdir()
         for patient in task.fold.scans:
             (scans / patient.name).symlink_to(patient.resolve())
-        options = ["--channels", CHANNEL, "--method", "klip", "--size", SIZE, "--seed", task.seed]
+        options = ["--channels", CHANNEL, "--method", "klip", "--size", min(SIZE, task.size), "--seed", task.seed]
         steps = ["--steps", max(1, round(STEPS * task.steps))]
         report("fits the scans")
         self.folder = task.folder / "model"

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -113,6 +114,15 @@ def test_times_are_taken_in_turns_at_least_three_times(results):
     assert [times[name] for name in ("repeats", "images", "together", "threads")] == [3, 16, 2, 1]
     assert times["low"] <= times["median"] <= times["high"]
     assert not results["dark"]["score"]["ms_per_image"]["interleaved"]
+
+
+@pytest.mark.parametrize(("quick", "seconds"), [(False, 6.0), (True, 0.5)])
+def test_passes_of_quick_are_short(study, tmp_path, quick, seconds):
+    asked = []
+    clock = SimpleNamespace(ask=lambda line: asked.append(line.split()))  # that cannot load anything
+    (one,) = planned(study, tmp_path, "bright", options=replace(OPTIONS, quick=quick))
+    timing._time_study({"bright": one.run}, {"bright": clock}, tmp_path, 1, np.inf)
+    assert [words[:2] for words in asked] == [["load", str(seconds)]]
 
 
 def test_direction(results):

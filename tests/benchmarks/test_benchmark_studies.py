@@ -129,6 +129,14 @@ def test_unnamed_are_those_in_data_or_without_it_the_embedded_ones(tmp_path, mon
     assert [one.folds[0].folder.name for one in studies(None, tmp_path, False)] == list(EMBEDDED)
 
 
+def test_in_brief_some_are_taken_and_where_none_of_them_is_there_all(tmp_path):
+    made_study(tmp_path / "liver_ct")
+    assert [one.name for one in studies(tmp_path, tmp_path, True)] == ["liver_ct"]
+    made_study(tmp_path / "head_ct")
+    assert [one.name for one in studies(tmp_path, tmp_path, True)] == ["head_ct"]
+    assert [one.name for one in studies(tmp_path, tmp_path, False)] == ["head_ct", "liver_ct"]
+
+
 def cases(kind, count, patients=5, height=False):
     return [
         Case(

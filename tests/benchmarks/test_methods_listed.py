@@ -157,3 +157,17 @@ def test_a_scan_is_judged_at_once_and_its_time_and_calls_are_those_of_a_slice(mo
     assert timed.milliseconds() == method.times[-1]
     timed.milliseconds()
     assert looked == ["a", "b", "a", "a"]
+
+
+@pytest.mark.parametrize(("side", "seen"), [(192, 96), (32, 32)], ids=["default", "quick"])
+def test_scans_are_seen_no_larger_than_the_runs_images(monkeypatch, tmp_path: Path, side: int, seen: int) -> None:
+    from types import SimpleNamespace
+
+    from benchmarks.methods import ours_scan
+
+    asked: list[str] = []
+    monkeypatch.setattr(ours_scan, "app", lambda words, standalone_mode: asked.extend(words))
+    monkeypatch.setattr(ours_scan, "_curve", lambda path: [])
+    task = SimpleNamespace(folder=tmp_path, fold=SimpleNamespace(scans=()), size=side, seed=0, steps=1.0)
+    ours_scan.OfScans().fit(task, lambda line: None)  # type: ignore[arg-type]
+    assert asked[asked.index("--size") + 1] == str(seen)
