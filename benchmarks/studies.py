@@ -116,7 +116,7 @@ def studies(
     of_all = EMBEDDED if data is None else in_data
     in_brief = EMBEDDED_IN_BRIEF if data is None else IN_BRIEF
     found = {name: known[name](data, out, quick) for name in names or (in_brief if quick else of_all)}
-    if not names and not any(found.values()):  # what is wanted in brief is not there
+    if quick and not names and not any(found.values()):  # what is wanted in brief is not there
         found = {name: known[name](data, out, quick) for name in of_all}
     if missing := [name for name in names if found[name] is None]:
         where = f"not under {data}" if data else "found with --data DIR"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -64,8 +65,6 @@ def test_a_slice_is_found_by_its_name() -> None:
 
 
 def test_fused_is_high_where_either_part_is_and_keeps_the_order_beyond() -> None:
-    from types import SimpleNamespace
-
     from benchmarks.method import Judged
     from benchmarks.methods.fused import Fused
 
@@ -86,8 +85,6 @@ def test_fused_is_high_where_either_part_is_and_keeps_the_order_beyond() -> None
 
 @pytest.mark.parametrize("rule", ["harmonic", "fisher"])
 def test_fused_never_orders_images_against_their_p_values(rule) -> None:
-    from types import SimpleNamespace
-
     from benchmarks.methods import fused
 
     rng = np.random.default_rng(0)
@@ -103,8 +100,6 @@ def test_fused_never_orders_images_against_their_p_values(rule) -> None:
 
 
 def test_fused_is_the_mean_of_standardised_scores_where_no_patient_was_kept_aside() -> None:
-    from types import SimpleNamespace
-
     from benchmarks.method import Judged
     from benchmarks.methods.fused import Fused
 
@@ -121,8 +116,6 @@ def test_fused_is_the_mean_of_standardised_scores_where_no_patient_was_kept_asid
 
 
 def test_a_scan_is_judged_at_once_and_its_time_and_calls_are_those_of_a_slice(monkeypatch, tmp_path: Path) -> None:
-    from types import SimpleNamespace
-
     from benchmarks import stages
     from benchmarks.methods import ours_scan
     from priorlens.images import Image
@@ -161,8 +154,6 @@ def test_a_scan_is_judged_at_once_and_its_time_and_calls_are_those_of_a_slice(mo
 
 @pytest.mark.parametrize(("side", "seen"), [(192, 96), (32, 32)], ids=["default", "quick"])
 def test_scans_are_seen_no_larger_than_the_runs_images(monkeypatch, tmp_path: Path, side: int, seen: int) -> None:
-    from types import SimpleNamespace
-
     from benchmarks.methods import ours_scan
 
     asked: list[str] = []
