@@ -25,6 +25,7 @@ from benchmarks.method import Entry, Method, Task
 from benchmarks.stages import BATCH, bases, with_models
 from benchmarks.study import Fold
 from benchmarks.worker import forked, line_of
+from priorlens.commands.memory import keep_freed_memory
 from priorlens.images import Image
 from priorlens.outputs import write_json
 
@@ -129,6 +130,7 @@ def _say(line: str) -> None:
 
 def main(path: Path) -> None:
     be_first_to_go()
+    keep_freed_memory()
     try:
         found = answer(json.loads(path.read_text(encoding="utf-8")), path.parent)
     except Exception as error:

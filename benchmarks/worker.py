@@ -25,6 +25,7 @@ from benchmarks.results import Options, Place, versions
 from benchmarks.stages import NEEDS, Run, Timed, fit, judge
 from benchmarks.study import Study
 from benchmarks.study_files import study_facts, study_from
+from priorlens.commands.memory import keep_freed_memory
 from priorlens.outputs import write_json
 
 NO_MEMORY = "most likely because memory ran out"
@@ -83,6 +84,7 @@ def forked(work: Callable[[], Any], path: Path, doing: str) -> dict[str, Any]:
 
 def _in_child(work: Callable[[], Any], path: Path) -> None:
     be_first_to_go()
+    keep_freed_memory()
     try:
         found = {"judged": work()}
     except KeyboardInterrupt:
@@ -132,6 +134,7 @@ def main(arguments: list[str]) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is for the log
     be_first_to_go()
+    keep_freed_memory()
     if arguments == ["--versions"]:
         print(json.dumps(versions()), file=answers, flush=True)
     elif arguments == ["--time"]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
+import sys
 
 import pytest
 
@@ -34,16 +36,16 @@ def test_it_does_not_raise_and_may_be_called_again():
 
 
 @pytest.mark.parametrize("answer", [0, 1], ids=["refused", "granted"])
-def test_large_blocks_come_from_a_heap_that_is_not_trimmed(linux, answer):
-    """By glibc's numbers: M_TRIM_THRESHOLD -1, M_TOP_PAD -2, M_MMAP_THRESHOLD -3; values are C ints."""
+def test_all_blocks_come_from_a_heap_that_is_not_trimmed(linux, answer):
+    """By glibc's numbers: M_TRIM_THRESHOLD -1, M_TOP_PAD -2, M_MMAP_MAX -4; values are C ints."""
     library = Library(answer)
     linux.setattr(memory.ctypes, "CDLL", lambda name: library)
     keep_freed_memory()
     once = dict(library.options)
     keep_freed_memory()
     assert library.options == once
-    assert once.keys() == {-1, -2, -3}
-    assert once[-3] == 32 * 2**20, "glibc refuses a larger threshold on 64-bit systems"
+    assert once.keys() == {-1, -2, -4}
+    assert once[-4] == 0, "no block is mapped, however large: a threshold could not be beyond 32 MiB"
     assert once[-1] > once[-2] >= 64 * 2**20
     assert all(ctypes.c_int(value).value == value for value in once.values())
 
@@ -81,3 +83,28 @@ def test_glibc_accepts_every_option(linux):
     linux.setattr(memory.ctypes, "CDLL", lambda name: type("C", (), {"mallopt": staticmethod(mallopt)}))
     keep_freed_memory()
     assert answers == [1, 1, 1]
+
+
+FAULTS = """
+import resource, sys, torch
+from priorlens.commands.memory import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+def once():
+    torch.ones(48 * 2**18)  # 48 MiB
+for _ in range(30):
+    once()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    once()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="no glibc")
+def test_a_large_tensor_finds_the_memory_of_the_one_before():
+    def faults(how: str) -> int:
+        done = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    assert faults("kept") < faults("not kept") / 5

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+from priorlens.commands.memory import keep_freed_memory
 from priorlens.errors import InputError, PriorlensError, WeightsError
 from priorlens.ledger import Entry
 
@@ -43,6 +44,7 @@ class Worker:
         from ray.util.metrics import Counter, Histogram
 
         torch.set_num_threads(1)
+        keep_freed_memory()
         self.score, self.packed = make(), cloudpickle
         self.inputs = Counter("priorlens_inputs", "Inputs that were scored, or could not be.", tag_keys=("state",))
         self.seconds = Histogram(
