@@ -45,7 +45,7 @@ def test_all_blocks_come_from_a_heap_that_is_not_trimmed(linux, answer):
     keep_freed_memory()
     assert library.options == once
     assert once.keys() == {-1, -2, -4}
-    assert once[-4] == 0, "no block is mapped, however large: a threshold could not be beyond 32 MiB"
+    assert once[-4] == 0, "no block of the main thread is mapped: a threshold could not be beyond 32 MiB"
     assert once[-1] > once[-2] >= 64 * 2**20
     assert all(ctypes.c_int(value).value == value for value in once.values())
 
@@ -107,4 +107,6 @@ def test_a_large_tensor_finds_the_memory_of_the_one_before():
         done = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True)
         return int(done.stdout)
 
-    assert faults("kept") < faults("not kept") / 5
+    if (before := faults("not kept")) < 10:
+        pytest.skip("torch has another allocator here, which keeps memory by itself")
+    assert faults("kept") < before / 5

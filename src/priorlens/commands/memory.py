@@ -15,7 +15,8 @@ def keep_freed_memory() -> None:
 
     Elsewhere, and where it is refused, nothing happens. Measured on one core, training a small U-Net at 64x64:
     145 ms an image without it, 55 to 76 with. KLIP's reading of an image of 128x128 on two cores: 664 ms without it,
-    448 with blocks beyond 32 MiB mapped each time, 365 with none; the largest resident memory was 1.4, 1.7 and 1.7 GB.
+    448 with blocks beyond 32 MiB mapped each time, 365 with none; the largest resident memory was 1.4, 1.7 and 1.7 to
+    1.8 GB. Threads of their own still map blocks beyond 64 MiB.
     """
     if not sys.platform.startswith("linux"):
         return
