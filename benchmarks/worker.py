@@ -84,7 +84,6 @@ def forked(work: Callable[[], Any], path: Path, doing: str) -> dict[str, Any]:
 
 def _in_child(work: Callable[[], Any], path: Path) -> None:
     be_first_to_go()
-    keep_freed_memory()
     try:
         found = {"judged": work()}
     except KeyboardInterrupt:
