@@ -236,13 +236,26 @@ def _commit() -> str | None:
         return None
 
 
+def cpu_told(text: str) -> str:
+    """Of /proc/cpuinfo: what the first processor is called, its family and model, and whether it has bfloat16.
+
+    Rented machines of one name can be of several families, one of which is twice as fast as another.
+    """
+    pairs = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
+    facts = {key.strip(): value.strip() for key, _, value in pairs}
+    parts = [facts.get("model name") or platform.processor() or platform.machine()]
+    parts += [f"{key.removeprefix('cpu ')} {facts[key]}" for key in ("cpu family", "model") if key in facts]
+    if flags := (facts.get("flags") or facts.get("Features", "")).split():  # as x86 and ARM call them
+        found = any(flag in ("avx512_bf16", "amx_bf16", "bf16") for flag in flags)
+        parts.append(f"{'with' if found else 'without'} bfloat16")
+    return ", ".join(parts)
+
+
 def _cpu() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return cpu_told(Path("/proc/cpuinfo").read_text())
     except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+        return cpu_told("")
 
 
 def study_fingerprint(study: Study) -> str:

@@ -1,12 +1,13 @@
 """Where methods run: the Python of an environment, and what is told of the machine."""
 
 import os
+import platform
 import sys
 from pathlib import Path
 
 from benchmarks import environments
 from benchmarks.environments import Environments
-from benchmarks.results import machine
+from benchmarks.results import cpu_told, machine
 
 
 def test_an_environment_may_be_named_by_a_link_from_here(tmp_path, monkeypatch):
@@ -39,3 +40,14 @@ def test_cores_are_counted_where_the_system_does_not_say_which_may_be_used(monke
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
     assert machine(1)["cores"] == 3
+
+
+def test_processors_of_one_name_are_told_apart(monkeypatch):
+    cpu = "cpu family\t: 25\nmodel\t\t: {}\nmodel name\t: AMD EPYC\nflags\t\t: fpu {}\n\n"
+    older, newer = cpu.format(1, "avx2"), cpu.format(17, "avx2 avx512_bf16")
+    assert cpu_told(older + newer) == "AMD EPYC, family 25, model 1, without bfloat16"
+    assert cpu_told(newer + older) == "AMD EPYC, family 25, model 17, with bfloat16"
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert cpu_told("processor\t: 0\nFeatures\t: fp asimd bf16\n") == "aarch64, with bfloat16"
+    assert cpu_told("") == "aarch64"
