@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.growth import NOT_TRIED
 from benchmarks.method import Entry
 from benchmarks.methods.simple import LARGEST_FOR_MEDIAN, LARGEST_FOR_PCA
-from benchmarks.table_markdown import NOTHING, amount, duration, grid, plain
+from benchmarks.table_markdown import NOTHING, amount, duration, grid, listed, plain
 from benchmarks.table_results import FAMILIES
 
 TIMES = {"size": "ms_per_image", "images": "seconds"}
@@ -54,15 +55,24 @@ def read_growth(out: Path, methods: Mapping[str, Entry]) -> list[Growth]:
         except (OSError, ValueError):
             continue
         points = [one for one in facts["points"] if "peak_mb" in one]
-        absent = [
-            f"{_place(one)}: {plain(one.get('failed') or one['left_out'])}"
-            for one in facts["points"]
-            if one not in points
-        ]
+        absent = _absent([one for one in facts["points"] if "peak_mb" not in one])
         if facts["failed"]:
             absent.append(plain(facts["failed"]))
         found.append(Growth(entry, tuple(points), tuple(absent), facts))
     return found
+
+
+def _absent(points: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each reason; those points that were not tried for want of a smaller one stand with it."""
+    told: dict[str, list[str]] = {}
+    for what in TIMES:
+        reason = ""
+        for one in points:
+            if one["what"] == what:
+                if one.get("left_out") != NOT_TRIED or not reason:
+                    reason = plain(one.get("failed") or one["left_out"])
+                told.setdefault(reason, []).append(_place(one))
+    return [f"{listed(places)}: {reason}" for reason, places in told.items()]
 
 
 def _place(point: Mapping[str, Any]) -> str:

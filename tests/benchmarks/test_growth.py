@@ -69,7 +69,23 @@ def test_what_fails_is_a_line_and_ends_its_series(tmp_path):
     assert stored(tmp_path, "scan")["failed"] == "it takes the scans of a study, not images"
     assert "no-python" in stored(tmp_path, "elsewhere")["failed"]
     lines = {one.entry.name: one.absent for one in read_growth(tmp_path, ENTRIES)}
-    assert lines["crashes_later"][0] == "side 64: scoring: RuntimeError: a defect"
+    assert lines["crashes_later"] == ("side 64 and 20 images: scoring: RuntimeError: a defect",)
+
+
+def test_points_not_tried_for_want_of_a_smaller_one_stand_with_its_reason(tmp_path):
+    measure(tmp_path, "bright")
+    points = [
+        {"what": "size", "value": 64, "failed": "no memory"},
+        {"what": "size", "value": 128, "left_out": growth.NOT_TRIED},
+        {"what": "images", "value": 100, "failed": "no memory"},
+        {"what": "images", "value": 300, "failed": "no time"},
+        {"what": "images", "value": 1000, "left_out": growth.NOT_TRIED},
+    ]
+    (tmp_path / "growth" / "bright.json").write_text(json.dumps({**stored(tmp_path, "bright"), "points": points}))
+    assert read_growth(tmp_path, ENTRIES)[0].absent == (
+        "side 64, side 128 and 100 images: no memory",
+        "300 images and 1000 images: no time",
+    )
 
 
 def test_what_was_measured_is_not_lost_to_a_call_that_cannot_measure_it(tmp_path):
