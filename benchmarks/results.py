@@ -51,7 +51,7 @@ class Options:
     size: int = 192
     steps: float = 1.0
     quick: bool = False
-    peer_minutes: float = 5.0
+    peer_minutes: float = 8.0
 
 
 QUICK = Options(train_images=48, test_images=6, size=32, steps=0.02, quick=True)
