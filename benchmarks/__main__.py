@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -24,9 +25,12 @@ Data = Annotated[
         metavar="DIR", help="Folder with brain_mri, head_ct, liver_ct, brats: those there are. Or see --layout."
     ),
 ]
-Methods = Annotated[str, typer.Option(metavar="A,B", help="Names of methods, see `list`; default: all.")]
+Names = list[str] | None
+"""Of an option that takes `X,Y`, and may be given again: `_names` reads them."""
+
+Methods = Annotated[Names, typer.Option(metavar="X,Y", help="Names of methods, see `list`; default: all.")]
 Studies = Annotated[
-    str,
+    Names,
     typer.Option(
         metavar="X,Y", help="Names of studies, see `list`; default: those in --data, or without it the embedded ones."
     ),
@@ -47,9 +51,9 @@ def run(
     layout: Annotated[
         str | None, typer.Option(metavar="NAME", help="The layout of a data set of your own in --data, such as bmad.")
     ] = None,
-    methods: Methods = "",
-    studies: Studies = "",
-    seeds: Annotated[str, typer.Option(metavar="0,1,2", help="Seeds of the runs.")] = "0",
+    methods: Methods = None,
+    studies: Studies = None,
+    seeds: Annotated[Names, typer.Option(metavar="X,Y", help="Seeds of the runs; default: 0.")] = None,
     budget: Annotated[
         float | None, typer.Option(metavar="MINUTES", help="Stop after so long; the next call goes on from there.")
     ] = None,
@@ -68,7 +72,7 @@ def run(
         int, typer.Option(min=1, help="Runs at a time, each with its share of the threads; scoring is timed alone.")
     ] = JOBS,
     threads: Annotated[int | None, typer.Option(min=1, help="Of all methods together; default: all cores.")] = None,
-    again: Annotated[str, typer.Option(metavar="A,B", help="Methods to run again although nothing changed.")] = "",
+    again: Annotated[Names, typer.Option(metavar="X,Y", help="Methods to run again although nothing changed.")] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Run again what failed, too.")] = False,
     timed: Annotated[
         bool, typer.Option("--timed/--untimed", help="Time scoring at the end; on a busy machine leave it for later.")
@@ -77,7 +81,10 @@ def run(
         Path | None, typer.Option(metavar="PYTHON", help="Of an environment that has anomalib and priorlens.")
     ] = None,
 ) -> None:
-    """Measure what is missing or stale. Whatever stops it, the same command goes on where it was."""
+    """Measure what is missing or stale. Whatever stops it, the same command goes on where it was.
+
+    An option that takes X,Y may also be given several times.
+    """
     from benchmarks import plan, runner, side_by_side, timing
     from benchmarks.methods import METHODS
     from benchmarks.studies import studies as find_studies
@@ -115,7 +122,7 @@ def run(
 
 @app.command()
 def growth(
-    methods: Methods = "",
+    methods: Methods = None,
     quick: Quick = False,
     out: Out = DEFAULT_OUT,
     budget: Annotated[float | None, typer.Option(metavar="MINUTES", help="Stop after so long.")] = None,
@@ -195,14 +202,19 @@ def _results_in(out: Path) -> Path:
     return out.resolve()
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+def _names(given: Sequence[str] | None) -> list[str]:
+    """What an option names, by commas, by being given several times, or by both; each once."""
+    names = (name.strip() for text in given or () for name in text.split(","))
+    return list(dict.fromkeys(name for name in names if name))
 
 
-def _seeds(text: str) -> list[int]:
-    if not _names(text) or not all(name.isdecimal() for name in _names(text)):
-        raise InputError(f"--seeds {text}: are no seeds; give whole numbers from 0 on, such as 0,1,2")
-    return list(dict.fromkeys(int(name) for name in _names(text)))
+def _seeds(given: Sequence[str] | None) -> list[int]:
+    if given is None:
+        return [0]
+    names = _names(given)
+    if not names or not all(name.isdecimal() for name in names):
+        raise InputError(f"--seeds {','.join(given)}: are no seeds; give whole numbers from 0 on, such as 0,1,2")
+    return list(dict.fromkeys(int(name) for name in names))
 
 
 def main() -> None:

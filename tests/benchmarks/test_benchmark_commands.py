@@ -35,6 +35,16 @@ def test_miniature(data, tmp_path):
     assert all(one["planted"] and one["score"]["ms_per_image"]["repeats"] >= 3 for one in found.values())
     again = invoke(*command)
     assert again.stderr.startswith("0 of 2 runs to do")
+    renewed = invoke(*command, "--again", "brightness", "--again", "anodode", "--budget", 0)
+    assert renewed.stderr.startswith("2 of 2 runs to do")
+
+
+def test_several_names_come_by_commas_or_by_the_option_given_again(data, tmp_path):
+    command = ["run", "--data", data, "--quick", "--budget", 0, "--out", tmp_path, "--methods", "constant,png_size"]
+    told = invoke(*command, "--methods", "brightness", "--studies", "head_ct", "--studies", "digits,head_ct").stderr
+    assert told.startswith("6 of 6 runs to do")
+    told = invoke(*command, "--studies", "digits", "--seeds", 0, "--seeds", "2,1", "--seeds", 2).stderr
+    assert told.startswith("6 of 6 runs to do")
 
 
 def test_a_budget_that_is_spent_leaves_the_rest_for_another_time(data, tmp_path):
