@@ -13,6 +13,7 @@ from benchmarks import measuring, table, table_growth
 from benchmarks.fingerprints import code_of, harness_code
 from benchmarks.methods import METHODS
 from benchmarks.methods.anomalib_list import LEFT_OUT
+from benchmarks.results import Options
 from benchmarks.table_contests import DEFAULT, contests
 from benchmarks.table_outcomes import MATCHED, Outcomes
 from benchmarks.table_ran import absent_section
@@ -336,7 +337,7 @@ def test_minutes_of_peers_are_no_other_options(tmp_path):
     path.write_text(json.dumps(facts))
     page = table.write(tmp_path, tmp_path / "docs").read_text(encoding="utf-8")
     assert "other options" not in page
-    assert "| minutes that a peer may train | 5 |" in page
+    assert f"| minutes that a peer may train | {Options().peer_minutes:g} |" in page
 
 
 def test_without_results_it_is_one_line(tmp_path):
