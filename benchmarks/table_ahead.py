@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from benchmarks.table_contests import DEFAULT, WORDS, Against, Contest, contests
 from benchmarks.table_markdown import (
     FEW_WORDS,
+    NO_INTERVAL,
+    NO_INTERVAL_WORDS,
     NOTHING,
-    between,
+    bracketed,
     count,
-    daggered,
     few,
     figure,
     folded,
@@ -43,6 +44,7 @@ def ahead_section(gathered: Gathered) -> str:
     parts += [PARTIAL_WORDS] if any(not each.other.whole for one in found for each in one.against) else []
     parts += [UNKNOWN_WORDS] if any(each.unknown for one in found for each in one.against) else []
     parts += [FEW_WORDS] if any(few(one.patients) for one in found) else []
+    parts += [NO_INTERVAL_WORDS] if any(NO_INTERVAL in _interval(each) for one in found for each in one.against) else []
     parts += ["\n".join(f"- {line}" for line in _tallies(gathered, found))]
     parts += ["### Where we lose", _losses(gathered, found)]
     for name in dict.fromkeys(one.study for one in found):
@@ -83,7 +85,7 @@ def _overview(gathered: Gathered, found: Sequence[Contest]) -> str:
 
 def _interval(each: Against) -> str:
     found = each.difference
-    return signed(found.value) + daggered(between(found.low, found.high, sign=True), each.patients)
+    return signed(found.value) + bracketed(found.value, found.low, found.high, each.patients, sign=True)
 
 
 def _tallies(gathered: Gathered, found: Sequence[Contest]) -> list[str]:
@@ -141,7 +143,8 @@ def _losses(gathered: Gathered, found: Sequence[Contest]) -> str:
 def _size(each: Against) -> str:
     """How far behind; the interval is that of the loss."""
     found = each.difference
-    return figure(-found.value) + daggered(between(-found.high, -found.low, sign=True), each.patients)
+    low, high = 0.0 - found.high, 0.0 - found.low  # none is ever -0
+    return figure(-found.value) + bracketed(found.value, low, high, each.patients, sign=True)
 
 
 def _sentence(one: Contest) -> str:

@@ -12,12 +12,13 @@ from benchmarks.measuring import POOLED
 from benchmarks.results import read_scores
 from benchmarks.table_markdown import (
     FEW_WORDS,
+    NO_INTERVAL,
+    NO_INTERVAL_WORDS,
     NOTHING,
     amount,
-    between,
     bold,
+    bracketed,
     count,
-    daggered,
     figure,
     folded,
     grid,
@@ -55,7 +56,8 @@ def study_section(gathered: Gathered, study: str) -> str:
     kinds = sorted({kind for one in runs for kind in one.kinds})
     tables = [f"**{kind}** against all healthy images\n\n{quality(gathered, runs, kind, None)}" for kind in kinds]
     tables = tables if len(kinds) > 1 else []
-    parts += [FEW_WORDS] if any("†" in text for text in (*parts, *tables)) else []
+    marks = {"†": FEW_WORDS, NO_INTERVAL: NO_INTERVAL_WORDS}
+    parts += [words for mark, words in marks.items() if any(mark in text for text in (*parts, *tables))]
     if tables:
         parts.append(folded(f"{gathered.title(study)} by kind: {listed(kinds)}", "\n\n".join(tables)))
     parts.append(folded(f"{gathered.title(study)}: time and memory", cost(runs)))
@@ -127,8 +129,7 @@ def quality(gathered: Gathered, runs: Sequence[Runs], kind: str, notes: Notes | 
         cells = [_cell(one, key, kind, best[key], patients.get(key)) for key in keys]
         if matched:
             value, low, high = one.matched()
-            interval = daggered(between(low, high), patients["image_auroc"])
-            cells.append(bold(figure(value), best_matched) + interval)
+            cells.append(bold(figure(value), best_matched) + bracketed(value, low, high, patients["image_auroc"]))
         return cells + ([notes.marks(remarks(gathered, one))] if notes is not None else [])
 
     return _by_family(runs, ["method", *heads], row)
@@ -146,7 +147,7 @@ def _cell(one: Runs, key: str, kind: str, best: str, patients: int | None) -> st
     text = figure(one.value(key, kind))
     text = bold(text, best) if one.whole else text
     if key in MAIN:
-        text += daggered(between(*one.interval(key, kind)), patients)
+        text += bracketed(one.value(key, kind), *one.interval(key, kind), patients)
     if len(values) > 1:
         text += f" ({figure(min(values))} to {figure(max(values))})"
     return text

@@ -18,14 +18,30 @@ FEW_WORDS = (
 )
 
 
+NO_INTERVAL = f"[{NOTHING}]"
+
+NO_INTERVAL_WORDS = (
+    f"{NO_INTERVAL}: no interval. It takes two patients with abnormal images and, for figures of images, two with "
+    "healthy ones, in each fold where figures are taken within folds, and three in all at the same height: among the "
+    "images that were judged there are fewer."
+)
+
+
 def few(patients: int | None) -> bool:
     """Whether an interval over these is no evidence; it stays unmarked where their number is not known."""
     return patients is not None and patients < FEW
 
 
-def daggered(interval: str, patients: int | None) -> str:
-    """An interval with its mark; nothing where there is none."""
-    return f"{interval} †" if interval and few(patients) else interval
+def bracketed(
+    value: float | None, low: float | None, high: float | None, patients: int | None, sign: bool = False
+) -> str:
+    """The interval of a figure, or with `sign` of a difference, with its mark; nothing where there is no value."""
+    if value is None or math.isnan(value):
+        return ""
+    found = between(low, high, sign)
+    if not found:
+        return f" {NO_INTERVAL}"
+    return f"{found} †" if few(patients) else found
 
 
 def grid(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:

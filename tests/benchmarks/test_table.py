@@ -230,6 +230,21 @@ def test_intervals_over_few_patients_are_no_evidence(page):
     assert "Over 8 patients no difference is called clear." in against
 
 
+def test_a_figure_without_an_interval_says_why(page, tmp_path):
+    """A fold of one healthy patient has no resamples of patients."""
+    assert "[–]" not in page
+    parts = [made_study(tmp_path / f"data/{i}", "brats", slices=True, count=1, first=i) for i in range(2)]
+    study = replace(parts[0], folds=tuple(fold for part in parts for fold in part.folds), planted=False)
+    remember(study, tmp_path)
+    for name, skill in (("anodode", 0.9), ("brightness", 0.4)):
+        made_run(tmp_path, study, METHODS[name], skill)
+    made = table.write(tmp_path, tmp_path / "docs").read_text(encoding="utf-8")
+    overview, tables = section(made, "## Ahead or behind"), section(made, "### brats")
+    assert all("\n[–]: no interval. It takes two patients" in text for text in (overview, tables))
+    assert re.search(r"\| [+−]\d\.\d+ \[–\] \|", section(made, "### brats: ours against each other method"))
+    assert re.search(r"\| \*{0,2}\d\.\d+\*{0,2} \[–\] \|", tables)
+
+
 def test_the_default_of_ours_stands_beside_the_best(page, out):
     found = contests(Gathered.read(out, METHODS))
     assert {one.study: one.default.best.entry.name for one in found if one.default} == {
