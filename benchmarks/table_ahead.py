@@ -31,7 +31,10 @@ PARTIAL_WORDS = (
 
 UNKNOWN_WORDS = "–: no difference could be taken, for it asks for maps of an earlier run, which were not kept."
 
-UNSETTLED_WORDS = "‡: its loss had not settled within its time; trained for longer it might be better."
+UNSETTLED_WORDS = (
+    "‡: its loss had not settled when its training ended, by a limit of time or with all its steps done; trained for "
+    "longer it might be better."
+)
 
 
 def ahead_section(gathered: Gathered) -> str:
@@ -174,7 +177,7 @@ def _clearly(one: Contest, names: bool = True) -> str:
         return f"Over {count(one.patients or 0, 'patient')} no difference is called clear."
     text = f"Clearly ahead of {len(one.clearly)} of {count(len(one.against), 'other method')}"
     unsettled = [each for each in one.clearly if each.other.unsettled]
-    text += f", {len(unsettled)} of which had not settled within their time" if unsettled else ""
+    text += f", {len(unsettled)} of which had not settled when training ended" if unsettled else ""
     doubtful = [each for each in one.against if not each.difference.low > 0]
     told = [f"{_title(each.other)} ({_interval(each)})" for each in doubtful]
     return f"{text}; not of {listed(told)}." if told and names else f"{text}."
