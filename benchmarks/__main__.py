@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -61,13 +62,38 @@ def run(
     quick: Quick = False,
     out: Out = DEFAULT_OUT,
     train_images: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Learn from so many healthy images at most; 0: all.")
-    ] = Options.train_images,
-    size: Annotated[int, typer.Option(min=32, help="Side in pixels that methods which resize see.")] = Options.size,
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Learn from so many healthy images at most; 0: all. "
+            f"Default: {Options.train_images}, with --quick {QUICK.train_images}.",
+        ),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=32,
+            metavar="N",
+            help=f"Side in pixels that methods which resize see. Default: {Options.size}, with --quick {QUICK.size}.",
+        ),
+    ] = None,
     peer_minutes: Annotated[
-        float, typer.Option(min=0, metavar="MINUTES", help="Of a processor that training a peer may take.")
-    ] = Options.peer_minutes,
-    folds: Annotated[int, typer.Option(min=2, help="Folds of BraTS, by patient.")] = FOLDS,
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="MINUTES",
+            help=f"Of a processor that training a peer may take. Default: {Options.peer_minutes:g}.",
+        ),
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            metavar="N",
+            help=f"Folds of BraTS, by patient. Default: {FOLDS}; with --layout brats one, or of few patients two.",
+        ),
+    ] = None,
     jobs: Annotated[
         int, typer.Option(min=1, help="Runs at a time, each with its share of the threads; scoring is timed alone.")
     ] = JOBS,
@@ -93,7 +119,7 @@ def run(
     began = time.monotonic()
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    options = QUICK if quick else Options(train_images=train_images, size=size, peer_minutes=peer_minutes)
+    options = _options(quick, train_images=train_images, size=size, peer_minutes=peer_minutes)
     seconds = math.inf if budget is None else 60 * budget
     cores = threads or usable_cores()
     with runner.alone(out):
@@ -103,6 +129,7 @@ def run(
         renewed = _names(again)
         plan.chosen_entries(METHODS, renewed)  # or it is no method
         whole = plan.planned(entries, found, _seeds(seeds), options, environments, out)
+        plan.require_runs(whole, renewed)
         todo = plan.to_do(whole, renewed, retry)
         if quick:
             plan.require_nothing_lost(todo)
@@ -206,6 +233,11 @@ def _names(given: Sequence[str] | None) -> list[str]:
     """What an option names, by commas, by being given several times, or by both; each once."""
     names = (name.strip() for text in given or () for name in text.split(","))
     return list(dict.fromkeys(name for name in names if name))
+
+
+def _options(quick: bool, **given: float | None) -> Options:
+    """What was given goes before what `--quick` would have."""
+    return replace(QUICK if quick else Options(), **{key: value for key, value in given.items() if value is not None})
 
 
 def _seeds(given: Sequence[str] | None) -> list[int]:

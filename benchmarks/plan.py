@@ -174,6 +174,16 @@ def _models_lacking(runs: Sequence[Run]) -> set[Name]:
     }
 
 
+def require_runs(plan: Sequence[Planned], again: Sequence[str]) -> None:
+    """Raises InputError where a method that is to run again has no run in the plan."""
+    there = {one.run.entry.name for one in plan}
+    if idle := [name for name in again if name not in there]:
+        raise InputError(
+            f"--again {idle[0]}: is not among these --methods, or not meant for these studies; name it in --methods "
+            "too, or leave it out"
+        )
+
+
 def require_nothing_lost(todo: Sequence[Planned]) -> None:
     """Raises InputError where a run in brief would take the place of a whole one's result, or of its models."""
     for place in (one.run.place for one in todo):

@@ -95,21 +95,26 @@ def studies(
     quick: bool,
     names: Sequence[str] = (),
     layout: str | None = None,
-    folds: int = FOLDS,
+    folds: int | None = None,
 ) -> list[Study]:
     """Those named; else those that `data` holds, or without it the embedded ones, as far as their data are there.
 
     With `quick`, those of `IN_BRIEF` or `EMBEDDED_IN_BRIEF`, unless others are named or none of these are there. With a
-    `layout`, the one that `data` holds in it.
+    `layout`, the one that `data` holds in it. folds: of BraTS.
 
     Raises:
-        InputError: an unknown name or layout, no such folder, or a named study without its data.
+        InputError: an unknown name or layout, no such folder, a named study without its data, names beside a layout, or
+            folds of anything but BraTS.
     """
     if data is not None and not data.is_dir():
         raise InputError(f"{data}: there is no such folder; --data names one that holds studies, or is in a --layout")
     if layout is not None:
-        return [_in_layout(layout, data, out)]
-    known = registry(folds)
+        if names:
+            raise InputError(
+                f"--studies beside --layout {layout}: the only study is that in --data; leave one of them out"
+            )
+        return [_in_layout(layout, data, out, folds)]
+    known = registry(folds or FOLDS)
     if unknown := [name for name in names if name not in known]:
         raise InputError(f"{unknown[0]}: is no study; there are {', '.join(known)}")
     in_data = [name for name in known if name not in EMBEDDED]
@@ -124,15 +129,21 @@ def studies(
     if absent := [name for name, study in found.items() if study is None]:
         where = f"not under {data}" if data else "no --data"
         print(f"left out, for their images are not here ({where}): {', '.join(absent)}", file=sys.stderr)
+    if folds is not None and found.get("brats") is None:
+        raise InputError("--folds: is of brats alone, which is not among the studies; leave it out")
     return [study for study in found.values() if study is not None]
 
 
-def _in_layout(layout: str, data: Path | None, out: Path) -> Study:
+def _in_layout(layout: str, data: Path | None, out: Path, folds: int | None) -> Study:
     from benchmarks.adapters import LAYOUTS
+    from benchmarks.adapters.brats import brats
 
     if layout not in LAYOUTS:
         raise InputError(f"{layout}: is no layout; there are {', '.join(LAYOUTS)}")
     if data is None:
         raise InputError(f"--layout {layout} needs the folder: --data DIR")
-    study: Study = LAYOUTS[layout](data, out)
-    return study
+    if folds is None:
+        return LAYOUTS[layout](data, out)
+    if layout != "brats":
+        raise InputError(f"--folds beside --layout {layout}: is of brats alone; leave it out")
+    return brats(data, out, folds)

@@ -26,11 +26,14 @@ KIND = Kind(
 )
 
 
-def brats(folder: Path, out: Path) -> Study:
-    """Patients without `seg` are not used, for nobody says which of their slices are healthy. Raises InputError."""
+def brats(folder: Path, out: Path, folds: int | None = None) -> Study:
+    """Patients without `seg` are not used, for nobody says which of their slices are healthy. folds: see `folds_of`.
+
+    Raises InputError.
+    """
     existing_folder(folder, "a folder for each patient, such as X/X_flair.nii.gz with X/X_seg.nii.gz")
     scans = [scan for scan in _scans(folder) if scan.mask is not None]
-    return scan_study(KIND, [_source(scan) for scan in scans], folder, out)
+    return scan_study(KIND, [_source(scan) for scan in scans], folder, out, folds)
 
 
 def _scans(folder: Path) -> list[Scan]:

@@ -115,17 +115,23 @@ def drawn(names: Iterable[str], most: int) -> list[str]:
     return [known[i] for i in sorted(chosen)]
 
 
-def folds_of(patients: Sequence[str], where: Path) -> list[tuple[list[str], list[str]]]:
-    """Patients to learn from and to judge, fold by fold, no patient in both. Raises InputError for a single patient."""
+def folds_of(patients: Sequence[str], where: Path, count: int | None = None) -> list[tuple[list[str], list[str]]]:
+    """Patients to learn from and to judge, fold by fold, no patient in both.
+
+    count: of folds, in which every patient is judged once; as many as there are patients at most. Without it two where
+    there are fewer than `FEW`, else a single one, in which `TEST_SHARE` of them are judged.
+
+    Raises InputError for a single patient.
+    """
     names = sorted(set(patients))
     if len(names) < 2:
         raise InputError(f"{where}: holds {len(names)} patients to be told apart; at least two are needed")
     order = [names[i] for i in np.random.default_rng(SEED).permutation(len(names))]
-    if len(names) < FEW:
-        halves = sorted(order[::2]), sorted(order[1::2])
-        return [(halves[1], halves[0]), (halves[0], halves[1])]
-    judged = round(TEST_SHARE * len(names))
-    return [(sorted(order[judged:]), sorted(order[:judged]))]
+    if count is None and len(names) >= FEW:
+        judged = round(TEST_SHARE * len(names))
+        return [(sorted(order[judged:]), sorted(order[:judged]))]
+    count = min(count or 2, len(names))
+    return [(sorted(set(order) - set(order[i::count])), sorted(order[i::count])) for i in range(count)]
 
 
 def existing_folder(folder: Path, wanted: str) -> Path:

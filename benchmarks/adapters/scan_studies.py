@@ -66,8 +66,10 @@ class Kind:
     abnormal: str = LESION
 
 
-def scan_study(kind: Kind, sources: Sequence[Source], root: Path, out: Path) -> Study:
+def scan_study(kind: Kind, sources: Sequence[Source], root: Path, out: Path, count: int | None = None) -> Study:
     """Cut the volumes under `root`; those that cannot be read are left out and told on standard error.
+
+    count: of folds, see `folds_of`.
 
     Raises:
         InputError: fewer than two patients to learn from, or none of the volumes can be read.
@@ -75,7 +77,7 @@ def scan_study(kind: Kind, sources: Sequence[Source], root: Path, out: Path) -> 
     chosen = set(drawn((s.patient for s in sources if not s.only_judged), MOST_PATIENTS))
     chosen |= set(drawn((s.patient for s in sources if s.only_judged), MOST_PATIENTS))
     kept = [source for source in sources if source.patient in chosen]
-    folds = _folds(kept, root)
+    folds = _folds(kept, root, count)
     name = study_name(kind.layout, root)
     files = {path for source in kept for path in source.files}
     fingerprint = fingerprint_of(root, files, kind, SLICES, LEAST_SLICES, SCANS_IN_FULL, folds)
@@ -98,11 +100,11 @@ def scan_study(kind: Kind, sources: Sequence[Source], root: Path, out: Path) -> 
     return made(out, name, fingerprint, make)
 
 
-def _folds(sources: Sequence[Source], root: Path) -> list[tuple[list[str], list[str]]]:
+def _folds(sources: Sequence[Source], root: Path, count: int | None) -> list[tuple[list[str], list[str]]]:
     """Patients who are only judged come to the folds in turn."""
     only_judged = sorted({source.patient for source in sources if source.only_judged})
     learned = sorted({source.patient for source in sources} - set(only_judged))
-    folds = folds_of(learned, root)
+    folds = folds_of(learned, root, count)
     return [(learn, judge + only_judged[i :: len(folds)]) for i, (learn, judge) in enumerate(folds)]
 
 

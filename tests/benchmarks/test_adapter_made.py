@@ -73,6 +73,15 @@ def test_no_patient_is_learned_from_and_judged(tmp_path, count):
     assert folds == folds_of(patients[::-1], tmp_path)
 
 
+@pytest.mark.parametrize(("patients", "count", "made"), [(4, 3, 3), (20, 5, 5), (3, 7, 3)])
+def test_as_many_folds_as_are_asked_for_judge_everyone_once(tmp_path, patients, count, made):
+    names = [f"p{i}" for i in range(patients)]
+    folds = folds_of(names, tmp_path, count)
+    assert len(folds) == made and sorted(name for _, judged in folds for name in judged) == sorted(names)
+    for learned, judged in folds:
+        assert judged and sorted(learned + judged) == sorted(names) and not set(learned) & set(judged)
+
+
 def test_one_patient_is_too_few(tmp_path):
     with pytest.raises(InputError, match="holds 1 patients"):
         folds_of(["one", "one"], tmp_path)

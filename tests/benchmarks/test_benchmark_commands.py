@@ -1,11 +1,14 @@
 """The whole way in small, by the command line: made images, a baseline and a detector of our own."""
 
+from dataclasses import replace
+
 import pytest
 from made_studies import made_study
 from typer.testing import CliRunner
 
+from benchmarks import plan
 from benchmarks.__main__ import app
-from benchmarks.results import read_results
+from benchmarks.results import QUICK, Options, read_results
 from priorlens.errors import InputError
 
 
@@ -69,6 +72,12 @@ def test_list_names_methods_and_studies():
         (["--studies", "head_ct"], "found with --data DIR"),
         (["--methods", "no_such", "--studies", "digits"], "no_such: is no method"),
         (["--layout", "no_such"], "no_such: is no layout"),
+        (
+            ["--layout", "bmad", "--studies", "digits"],
+            "--studies beside --layout bmad: the only study is that in --data",
+        ),
+        (["--layout", "msd", "--data", ".", "--folds", 3], "--folds beside --layout msd: is of brats alone"),
+        (["--studies", "digits", "--folds", 3], "--folds: is of brats alone"),
     ],
 )
 def test_errors_are_one_line(arguments, line, tmp_path):
@@ -82,6 +91,8 @@ def test_errors_are_one_line(arguments, line, tmp_path):
         (["--seeds", "0,a"], "--seeds 0,a: are no seeds"),
         (["--seeds", ""], "are no seeds"),
         (["--again", "no_such"], "no_such: is no method"),
+        (["--again", "constant,brightness"], "--again brightness: is not among these --methods"),
+        (["--methods", "scan", "--again", "scan"], "--again scan: is not among these --methods, or not meant for"),
         (["--data", "no-such-folder"], "no-such-folder: there is no such folder"),
     ],
 )
@@ -89,6 +100,16 @@ def test_a_slip_is_told_before_anything_runs(arguments, line, tmp_path):
     with pytest.raises(InputError, match=line):
         invoke("run", "--studies", "digits", "--methods", "constant", *arguments, "--out", tmp_path)
     assert read_results(tmp_path) == []
+
+
+def test_what_is_given_beside_quick_goes_before_what_it_would_have(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(plan, "planned", lambda entries, found, seeds, options, *more: seen.append(options) or [])
+    command = ["run", "--studies", "digits", "--budget", 0, "--out", tmp_path]
+    for more in ([], ["--size", 64], ["--quick"], ["--quick", "--size", 64, "--train-images", 0, "--peer-minutes", 1]):
+        assert invoke(*command, *more).exit_code == 0
+    in_brief = replace(QUICK, size=64, train_images=0, peer_minutes=1)
+    assert seen == [Options(), Options(size=64), QUICK, in_brief]
 
 
 def test_studies_without_images_are_told(data, tmp_path):

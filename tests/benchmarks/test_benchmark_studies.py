@@ -78,6 +78,18 @@ def test_one_patient_cannot_be_judged_by_others(tmp_path):
         brats_study(tmp_path / "brats", tmp_path, folds=2)
 
 
+def test_folds_reach_brats_in_its_layout_too(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        patient(tmp_path / "data/brats", f"p{number}", 1, rng)
+    for data, layout in ((tmp_path / "data", None), (tmp_path / "data/brats", "brats")):
+        (study,) = studies(data, tmp_path / "out", False, layout=layout, folds=3)
+        assert [len({case.group for case in healthy_cases(one.folder, group=study.group)}) for one in study.folds] == [
+            2
+        ] * 3
+        assert len({case.group for case in cases_of(study)}) == 3
+
+
 def test_other_volumes_are_cut_anew(tmp_path):
     rng = np.random.default_rng(0)
     for number in range(2):
