@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from benchmarks.method import Judged, Learned, Task
+from benchmarks.methods.ours import kept_and_aside
 from priorlens.body import body_region
 from priorlens.checkpoint import read_checkpoint, write_checkpoint
 from priorlens.held_out import LARGEST, PLANTED_MANY, evenly, folds, plant_each
@@ -32,13 +33,14 @@ class PlantedContext:
     """How bright, steep and noisy a place is, weighed by networks that tell planted artefacts from healthy places.
 
     AnoDODE and KLIP weigh the surprise of their priors together with just this context, in this way: by how much they
-    are ahead of it, their priors have told them. Nothing else is learned, so artefacts may lie in any healthy image.
+    are ahead of it, their priors have told them. Nothing else is learned, so artefacts may lie in any healthy image but
+    those that ours keep aside: what defaults are chosen by may be asked of it too.
     """
 
     def fit(self, task: Task, report: Callable[[str], None]) -> Learned:
         longest = max(max(image.pixels.shape[1:]) for image in task.images)
         self.preparation = Preparation.fit(task.images, min(longest, task.size, LARGEST_SIDE), task.intensity)
-        chosen = evenly(range(len(task.images)), LARGEST)
+        chosen = evenly(kept_and_aside(task.groups, task.seed)[0], LARGEST)
         healthy = self.preparation.to_model([task.images[i] for i in chosen])
         rng = np.random.default_rng(task.seed)
         images, masks, sources = plant_each(healthy.numpy(), rng, body_region, many=PLANTED_MANY)
