@@ -94,8 +94,9 @@ class Entry:
     made_by: "module:Class", imported only where it runs. needs: the name of the method whose model it reads; several
     share one. "a+b" reads both: `load` gets a folder that holds `a` and `b`, the folders these have saved. slow: takes
     so long an image that only every `slow`-th test image of a kind is judged, and the table says so. environment:
-    "own", that of priorlens, or "anomalib". only: the names of studies it is meant for; empty, all. intensity: of the
-    studies it is meant for, see `Study`; empty, any.
+    "own", that of priorlens, or "anomalib". only: the names of studies it is meant for; empty, all. One of these may be
+    the layout of other studies, `brats` of `brats_<folder>`: it is meant for those that tell the scans of their slices.
+    intensity: of the studies it is meant for, see `Study`; empty, any.
     """
 
     name: str
@@ -111,7 +112,10 @@ class Entry:
 
     def suits(self, study: Study) -> bool:
         """Whether it is meant for the study."""
-        return (not self.only or study.name in self.only) and self.intensity in ("", study.intensity)
+        in_layout = study.name.startswith(tuple(f"{name}_" for name in self.only))
+        in_layout &= all(fold.scans and fold.judged for fold in study.folds)
+        named = not self.only or study.name in self.only or in_layout
+        return named and self.intensity in ("", study.intensity)
 
     @property
     def limits(self) -> str:

@@ -48,10 +48,13 @@ def _scans(folder: Path) -> list[Scan]:
 
 
 def _source(scan: Scan) -> Source:
+    """Methods for whole scans look for the first of `CHANNELS`."""
+
     def read() -> Cut:
         volume = read_scan(scan)
         body = scan_body(volume)
         return Cut(volume, read_lesions(scan, volume), body, by_median(volume, body), LEAST_BRAIN)
 
     files = scan.files + ([scan.mask] if scan.mask else [])
-    return Source(scan.group.rsplit("/", 1)[-1], tuple(files), read)
+    folder = scan.path.parent.resolve() if scan.channels == CHANNELS[:1] else None
+    return Source(scan.group.rsplit("/", 1)[-1], tuple(files), read, folder=folder)

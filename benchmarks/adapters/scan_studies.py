@@ -48,12 +48,17 @@ class Cut:
 
 @dataclass(frozen=True)
 class Source:
-    """One volume before it is read. files: what it is read from. only_judged: nothing is learned from this patient."""
+    """One volume before it is read.
+
+    files: what it is read from. only_judged: nothing is learned from this patient. folder: in which methods for whole
+    scans find it; None where they do not.
+    """
 
     patient: str
     files: tuple[Path, ...]
     read: Callable[[], Cut]
     only_judged: bool = False
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -80,10 +85,11 @@ def scan_study(kind: Kind, sources: Sequence[Source], root: Path, out: Path, cou
     folds = _folds(kept, root, count)
     name = study_name(kind.layout, root)
     files = {path for source in kept for path in source.files}
-    fingerprint = fingerprint_of(root, files, kind, SLICES, LEAST_SLICES, SCANS_IN_FULL, folds)
+    folders = [str(source.folder) for source in kept if source.folder]
+    fingerprint = fingerprint_of(root, files, kind, SLICES, LEAST_SLICES, SCANS_IN_FULL, folds, *folders)
 
     def make(place: Path) -> Study:
-        left_out = _write(kept, folds, place, kind)
+        read = _write(kept, folds, place, kind)
         for fold in sorted(place.iterdir()):
             for split in ("train", "test"):
                 if not (fold / split / HEALTHY).is_dir():
@@ -91,10 +97,13 @@ def scan_study(kind: Kind, sources: Sequence[Source], root: Path, out: Path, cou
         about = f"{kind.about}; {len({source.patient for source in kept})} patients"
         if len(folds) > 1:
             about += f", {len(folds)} folds"
-        if left_out:
-            about += f"; {left_out} scans could not be read"
+        if len(read) < len(kept):
+            about += f"; {len(kept) - len(read)} scans could not be read"
         height = HEIGHT if kind.aligned else None
-        parts = tuple(Fold(place / f"fold{i}") for i in range(len(folds)))
+        parts = tuple(
+            Fold(place / f"fold{i}", _whole(read, learned), _whole(read, judged))
+            for i, (learned, judged) in enumerate(folds)
+        )
         return Study(name, parts, "range", False, about, GROUP, height)
 
     return made(out, name, fingerprint, make)
@@ -108,12 +117,23 @@ def _folds(sources: Sequence[Source], root: Path, count: int | None) -> list[tup
     return [(learn, judge + only_judged[i :: len(folds)]) for i, (learn, judge) in enumerate(folds)]
 
 
-def _write(sources: Sequence[Source], folds: list[tuple[list[str], list[str]]], place: Path, kind: Kind) -> int:
-    """All slices of all folds; returns how many volumes were left out. Raises InputError where all were."""
+def _whole(sources: Sequence[Source], patients: Sequence[str]) -> tuple[Path, ...]:
+    """Folders of the patients' scans; none at all unless each has one that is named as its slices are."""
+    of_these = [source for source in sources if source.patient in patients]
+    found = {_in_names(one.patient): one.folder for one in of_these if one.folder}
+    named = tuple(folder for name, folder in found.items() if folder.name == name)
+    return named if len(named) == len(of_these) else ()
+
+
+def _write(
+    sources: Sequence[Source], folds: list[tuple[list[str], list[str]]], place: Path, kind: Kind
+) -> list[Source]:
+    """All slices of all folds; returns the volumes that could be read. Raises InputError where none could."""
     every = math.ceil(len(sources) / SCANS_IN_FULL)
     limits = (0, every) if kind.aligned else (max(LEAST_SLICES, SLICES // len(sources)), 1)
     scans: Counter[str] = Counter()
     errors: list[InputError] = []
+    read: list[Source] = []
     for source in sources:
         try:
             cut = source.read()
@@ -121,15 +141,16 @@ def _write(sources: Sequence[Source], folds: list[tuple[list[str], list[str]]], 
             errors.append(error)
             print(f"left out: {error}", file=sys.stderr)
             continue
+        read.append(source)
         scans[source.patient] += 1
         count = scans[source.patient]
         name = _in_names(source.patient) + (f"_t{count}" if count > 1 else "")
         for i, (learned, judged) in enumerate(folds):
             if source.patient in learned or source.patient in judged:
                 _cut(cut, place / f"fold{i}", name, limits, source.patient in judged, kind.abnormal)
-    if len(errors) == len(sources):
+    if not read:
         raise errors[0]
-    return len(errors)
+    return read
 
 
 def _in_names(patient: str) -> str:

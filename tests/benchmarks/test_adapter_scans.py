@@ -9,9 +9,11 @@ import pytest
 from PIL import Image
 
 from benchmarks.adapters import LAYOUTS, scan_studies
+from benchmarks.methods import METHODS
 from priorlens.datasets import healthy_cases, labelled_cases
 from priorlens.errors import InputError
 from priorlens.images import read_image, read_mask
+from priorlens.volumes.scans import labelled_scans
 from volumes.made_scans import head, lesion_mask, trunk, write_nifti, write_trunk
 
 DATA = Path(os.environ.get("PRIORLENS_SHARED", Path(__file__).parents[3] / "shared" / "data"))
@@ -53,10 +55,28 @@ def test_brats_judges_every_one_of_few_patients_once(tmp_path):
             assert image[inside].mean() > 1.2 * image[(image > 0) & ~inside].mean()
 
 
+def test_methods_for_scans_are_given_those_of_brats_where_they_find_them(tmp_path):
+    folder = brats_tree(tmp_path / "brats", [f"p{i}" for i in range(4)])
+    study = LAYOUTS["brats"](folder, tmp_path / "out")
+    for fold in study.folds:
+        learned = {case.group for case in healthy_cases(fold.folder, group=study.group)}
+        judged = {case.group for case in labelled_cases(fold.folder, group=study.group)}
+        assert {path.name for path in fold.scans} == learned and {path.name for path in fold.judged} == judged
+        assert all(labelled_scans(path, channels=["flair"])[0] for path in (*fold.scans, *fold.judged))
+    assert METHODS["scan"].suits(study) and LAYOUTS["brats"](folder, tmp_path / "out") == study
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for path in folder.glob("*/*"):
+        path.rename(flat / path.name)
+    study = LAYOUTS["brats"](flat, tmp_path / "out")
+    assert not any(fold.scans or fold.judged for fold in study.folds) and not METHODS["scan"].suits(study)
+
+
 def test_brats_of_2023_keeps_visits_of_a_patient_together(tmp_path):
     names = ["BraTS-GLI-00001-000", "BraTS-GLI-00001-001", "BraTS-GLI-00002-000", "BraTS-GLI-00003-000"]
     study = LAYOUTS["brats"](brats_tree(tmp_path / "b", names, "-t2f", "-seg"), tmp_path / "out")
     cases = checked(study)
+    assert not METHODS["scan"].suits(study)
     assert {case.group for case in cases} == {"BraTS-GLI-00001", "BraTS-GLI-00002", "BraTS-GLI-00003"}
     assert {re.search(r"_t\d+", case.name)[0] for case in cases if "_t" in case.name} == {"_t2"}
 
@@ -75,6 +95,7 @@ def test_a_scan_that_cannot_be_read_is_left_out_and_told(tmp_path, capsys):
     study = LAYOUTS["brats"](folder, tmp_path / "out")
     assert "1 scans could not be read" in study.about and "p2_flair" in capsys.readouterr().err
     assert {case.group for case in checked(study)} == {"p0", "p1", "p3", "p4"}
+    assert {path.name for fold in study.folds for path in fold.scans} == {"p0", "p1", "p3", "p4"}
 
 
 def liver_labels(shape=(40, 48, 32), tumour=True):
