@@ -17,16 +17,16 @@ from benchmarks.table_markdown import (
     folded,
     grid,
     listed,
-    signed,
 )
-from benchmarks.table_results import Gathered, Runs
+from benchmarks.table_results import Gathered
+from benchmarks.table_verdicts import clearly, in_part, interval, lead, titled
 
 SHARES = ("pixel_ap", "dice_best")
 """Of which a ratio says something."""
 
 PARTIAL_WORDS = (
     "§: for the time it takes, it has judged only some of the images; its figure is of these, and the difference is "
-    "taken on these alone."
+    "taken on these alone. It is no best other where one has judged them all."
 )
 
 UNKNOWN_WORDS = "–: no difference could be taken, for it asks for maps of an earlier run, which were not kept."
@@ -47,7 +47,7 @@ def ahead_section(gathered: Gathered) -> str:
     parts += [PARTIAL_WORDS] if any(not each.other.whole for one in found for each in one.against) else []
     parts += [UNKNOWN_WORDS] if any(each.unknown for one in found for each in one.against) else []
     parts += [FEW_WORDS] if any(few(one.patients) for one in found) else []
-    parts += [NO_INTERVAL_WORDS] if any(NO_INTERVAL in _interval(each) for one in found for each in one.against) else []
+    parts += [NO_INTERVAL_WORDS] if any(NO_INTERVAL in interval(each) for one in found for each in one.against) else []
     parts += ["\n".join(f"- {line}" for line in _tallies(gathered, found))]
     parts += ["### Where we lose", _losses(gathered, found)]
     for name in dict.fromkeys(one.study for one in found):
@@ -60,13 +60,8 @@ def ahead_section(gathered: Gathered) -> str:
 
 def _default(gathered: Gathered) -> str:
     """Which of ours was named."""
-    title = gathered.methods[DEFAULT].title if DEFAULT in gathered.methods else DEFAULT
-    return f"Our default, whatever the figures: {title}."
-
-
-def _title(runs: Runs) -> str:
-    """With the marks of what qualifies its figures."""
-    return " ".join([runs.entry.title, *(["‡"] if runs.unsettled else []), *([] if runs.whole else ["§"])])
+    named = gathered.methods[DEFAULT].title if DEFAULT in gathered.methods else DEFAULT
+    return f"Our default, whatever the figures: {named}."
 
 
 def _overview(gathered: Gathered, found: Sequence[Contest]) -> str:
@@ -77,18 +72,22 @@ def _overview(gathered: Gathered, found: Sequence[Contest]) -> str:
         leader, default = one.leader, one.default
         rows.append(
             [
-                *(gathered.title(one.study), WORDS[one.figure], _title(one.best), _title(leader.other)),
-                *(figure(one.value), figure(leader.value), _interval(leader)),
+                *(gathered.title(one.study), WORDS[one.figure], titled(one.best), titled(leader.other)),
+                *(figure(one.value), figure(leader.value), _difference(one, leader)),
                 f"{one.ratio:.2f}" if one.figure in SHARES else NOTHING,
-                *([figure(default.value), _interval(default.leader)] if default else [NOTHING] * 2),
+                *([figure(default.value), _difference(default, leader)] if default else [NOTHING] * 2),
             ]
         )
     return grid(header, rows, left=4)
 
 
-def _interval(each: Against) -> str:
-    found = each.difference
-    return signed(found.value) + bracketed(found.value, found.low, found.high, each.patients, sign=True)
+def _difference(one: Contest, shown: Against) -> str:
+    """To its best other, which is named where the row shows another one, as is any that is clearly ahead beside it."""
+    leader = one.leader
+    text = interval(leader)
+    text += f" ({titled(leader.other)})" if leader.other is not shown.other else ""
+    lost = [f"{titled(each.other)}, {interval(each)}" for each in one.lost if each is not leader]
+    return f"{text}; clearly behind {listed(lost)}" if lost else text
 
 
 def _tallies(gathered: Gathered, found: Sequence[Contest]) -> list[str]:
@@ -96,7 +95,7 @@ def _tallies(gathered: Gathered, found: Sequence[Contest]) -> list[str]:
     for key in ("pixel_ap", "image_auroc"):
         own = [one for one in found if one.figure == key]
         clear = [one for one in own if one.clear]
-        higher = [gathered.title(one.study) for one in own if not one.clear and one.leader.difference.value > 0]
+        higher = [_highest(gathered, one) for one in own if not one.clear and one.leader.difference.value > 0]
         lower = [gathered.title(one.study) for one in own if not one.leader.difference.value > 0]
         line = f"{WORDS[key]}: ahead of every other method with the whole interval above zero on "
         line += _of(gathered, clear, own)
@@ -113,6 +112,12 @@ def _tallies(gathered: Gathered, found: Sequence[Contest]) -> list[str]:
     twice = [one for one in found if one.figure == "pixel_ap" and one.ratio >= 2]
     lines.append(f"At least twice the pixel AP of the best other: {_told(gathered, twice)}.")
     return lines
+
+
+def _highest(gathered: Gathered, one: Contest) -> str:
+    """The study, with those that judged some images and are ahead on these."""
+    behind = listed([titled(each.other) for each in one.in_part])
+    return f"{gathered.title(one.study)} (but behind {behind})" if behind else gathered.title(one.study)
 
 
 def _of(gathered: Gathered, some: Sequence[Contest], whole: Sequence[Contest]) -> str:
@@ -135,7 +140,7 @@ def _losses(gathered: Gathered, found: Sequence[Contest]) -> str:
     for one in found:
         behind = [each for each in one.against if each.difference.value < 0]
         if behind:
-            names = [f"{_title(each.other)} by {_size(each)}" for each in behind]
+            names = [f"{titled(each.other)} by {_size(each)}" for each in behind]
             lines.append(
                 f"- **{gathered.title(one.study)}, {WORDS[one.figure]}**: our best, {one.best.entry.title} "
                 f"({figure(one.value)}), is behind {listed(names)}."
@@ -153,45 +158,13 @@ def _size(each: Against) -> str:
 def _sentence(one: Contest) -> str:
     """Says who is ahead by how much, and against whom that is not clear."""
     words = WORDS[one.figure]
-    parts = [f"**{words[:1].upper()}{words[1:]}**: our best, {_lead(one)}"]
-    parts.append(f", {one.ratio:.2f} times its figure. " if one.figure in SHARES else ". ")
-    parts.append(_clearly(one))
+    times = f", {one.ratio:.2f} times its figure" if one.figure in SHARES else ""
+    told = f"**{words[:1].upper()}{words[1:]}**: our best, {lead(one, times)}.{in_part(one)} {clearly(one)}"
     if one.default and one.default.best is one.best:
-        parts.append(" It is our default too.")
-    elif one.default:
-        parts.append(f" Our default, {_lead(one.default)}. {_clearly(one.default, names=False)}")
-    return "".join(parts)
-
-
-def _lead(one: Contest) -> str:
-    leader = one.leader
-    return (
-        f"{_title(one.best)} ({figure(one.value)}), is {_verdict(leader)} the best other, "
-        f"{_title(leader.other)} ({figure(leader.value)}): {_interval(leader)}"
-    )
-
-
-def _clearly(one: Contest, names: bool = True) -> str:
-    """Of how many others it is clearly ahead, with how many of them had not settled, and of whom it is not."""
-    if few(one.patients):
-        return f"Over {count(one.patients or 0, 'patient')} no difference is called clear."
-    text = f"Clearly ahead of {len(one.clearly)} of {count(len(one.against), 'other method')}"
-    unsettled = [each for each in one.clearly if each.other.unsettled]
-    text += f", {len(unsettled)} of which had not settled when training ended" if unsettled else ""
-    doubtful = [each for each in one.against if not each.difference.low > 0]
-    told = [f"{_title(each.other)} ({_interval(each)})" for each in doubtful]
-    return f"{text}; not of {listed(told)}." if told and names else f"{text}."
-
-
-def _verdict(each: Against) -> str:
-    difference, unsure = each.difference, few(each.patients)
-    if difference.low > 0 and not unsure:
-        return "clearly ahead of"
-    if difference.high < 0 and not unsure:
-        return "clearly behind"
-    if difference.value == 0:
-        return "level with"
-    return "ahead of, but not clearly," if difference.value > 0 else "behind, but not clearly,"
+        return f"{told} It is our default too."
+    if one.default:
+        told += f" Our default, {lead(one.default)}.{in_part(one.default)} {clearly(one.default, names=False)}"
+    return told
 
 
 def _differences(one: Contest) -> str:
@@ -199,9 +172,9 @@ def _differences(one: Contest) -> str:
     of_default = {}
     if one.default and one.default.best is not one.best:
         header.append(f"our default, {one.default.best.entry.title}, less it [95 %]")
-        of_default = {each.other.entry.name: _interval(each) for each in one.default.against}
+        of_default = {each.other.entry.name: interval(each) for each in one.default.against}
     rows = []
     for each in one.against:
-        cells = [_title(each.other), figure(each.value), _interval(each)]
+        cells = [titled(each.other), figure(each.value), interval(each)]
         rows.append(cells + ([of_default[each.other.entry.name]] if of_default else []))
     return grid(header, rows)

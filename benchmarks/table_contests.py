@@ -51,6 +51,11 @@ class Against:
         """Whether ours is ahead with the interval above zero, where that is evidence."""
         return self.difference.low > 0 and not few(self.patients)
 
+    @property
+    def lost(self) -> bool:
+        """Whether ours is behind with the interval below zero, where that is evidence."""
+        return self.difference.high < 0 and not few(self.patients)
+
 
 @dataclass(frozen=True)
 class Contest:
@@ -69,8 +74,18 @@ class Contest:
 
     @property
     def leader(self) -> Against:
-        """The best of the others, each on the images that both have judged."""
-        return self.against[0]
+        """The best of the others that have judged all images; of those that judged some where there is no other."""
+        return next((one for one in self.against if one.other.whole and not one.unknown), self.against[0])
+
+    @property
+    def lost(self) -> list[Against]:
+        """The others that have judged all images and are ahead of it with the interval below zero."""
+        return [one for one in self.against if one.other.whole and one.lost]
+
+    @property
+    def in_part(self) -> list[Against]:
+        """The others that have judged some images and are ahead of it on these."""
+        return [one for one in self.against if not one.other.whole and one.difference.value < 0]
 
     @property
     def clearly(self) -> list[Against]:
