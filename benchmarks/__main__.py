@@ -128,6 +128,7 @@ def run(
         entries = plan.chosen_entries(METHODS, _names(methods))
         renewed = _names(again)
         plan.chosen_entries(METHODS, renewed)  # or it is no method
+        plan.require_judgeable(found)
         whole = plan.planned(entries, found, _seeds(seeds), options, environments, out)
         plan.require_runs(whole, renewed)
         todo = plan.to_do(whole, renewed, retry)

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from benchmarks.environments import EnvironmentMissing, Environments
 from benchmarks.fingerprints import code_of, figures_code, harness_code
+from benchmarks.measuring import test_cases
 from benchmarks.method import Entry, Family
 from benchmarks.results import Name, Options, Place, State, key_of, read_result, state_of, study_fingerprint
 from benchmarks.stages import NEEDS, Run, bases, read_fitted
@@ -172,6 +173,15 @@ def _models_lacking(runs: Sequence[Run]) -> set[Name]:
         for fold in range(len(run.study.folds))
         for name in run.lacks(fold)
     }
+
+
+def require_judgeable(studies: Sequence[Study]) -> None:
+    """Raises InputError for a study without abnormal or healthy test images: methods would learn from it in vain."""
+    for study in studies:
+        try:
+            test_cases(study)
+        except InputError as error:
+            raise InputError(f"{study.name} cannot be judged: {error}") from error
 
 
 def require_runs(plan: Sequence[Planned], again: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import plan
 from benchmarks.adapters import LAYOUTS, scan_studies
 from benchmarks.methods import METHODS
 from priorlens.datasets import healthy_cases, labelled_cases
@@ -174,6 +175,8 @@ def test_chaos_is_healthy_only_and_a_run_refuses_it(tmp_path, chaos_tree):
         assert len(list((fold.folder / "test/good").iterdir())) == 24
         with pytest.raises(InputError, match="no abnormal kind"):
             labelled_cases(fold.folder, group=study.group)
+    with pytest.raises(InputError, match=r"chaos_train_sets cannot be judged: .*/fold0/test: has no abnormal kind"):
+        plan.require_judgeable([study])
 
 
 def test_chaos_slices_stand_as_they_were_stored(tmp_path, chaos_tree):

@@ -1,5 +1,6 @@
 """The whole way in small, by the command line: made images, a baseline and a detector of our own."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -48,6 +49,19 @@ def test_several_names_come_by_commas_or_by_the_option_given_again(data, tmp_pat
     assert told.startswith("6 of 6 runs to do")
     told = invoke(*command, "--studies", "digits", "--seeds", 0, "--seeds", "2,1", "--seeds", 2).stderr
     assert told.startswith("6 of 6 runs to do")
+
+
+def test_a_study_with_nothing_abnormal_is_refused_before_any_is_trained_on(data, tmp_path):
+    folder = tmp_path / "data"
+    made_study(folder / "liver_ct")
+    shutil.rmtree(folder / "liver_ct/test/spot")
+    shutil.rmtree(folder / "liver_ct/ground_truth")
+    shutil.copytree(data / "head_ct", folder / "head_ct")
+    with pytest.raises(InputError) as told:
+        invoke("run", "--data", folder, "--methods", "constant", "--out", tmp_path / "out")
+    test = folder / "liver_ct/test"
+    assert str(told.value).startswith(f"liver_ct cannot be judged: {test}: has no abnormal kind beside good/; put the")
+    assert read_results(tmp_path / "out") == [] and not (tmp_path / "out/models").exists()
 
 
 def test_a_budget_that_is_spent_leaves_the_rest_for_another_time(data, tmp_path):
