@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.table_contests import DEFAULT, WORDS, Against, Contest, contests
+from benchmarks.table_losses import losses
 from benchmarks.table_markdown import (
     FEW_WORDS,
     NO_INTERVAL,
     NO_INTERVAL_WORDS,
     NOTHING,
-    bracketed,
     count,
     few,
     figure,
@@ -49,7 +49,7 @@ def ahead_section(gathered: Gathered) -> str:
     parts += [FEW_WORDS] if any(few(one.patients) for one in found) else []
     parts += [NO_INTERVAL_WORDS] if any(NO_INTERVAL in interval(each) for one in found for each in one.against) else []
     parts += ["\n".join(f"- {line}" for line in _tallies(gathered, found))]
-    parts += ["### Where we lose", _losses(gathered, found)]
+    parts += ["### Where we lose", losses(gathered, found)]
     for name in dict.fromkeys(one.study for one in found):
         own = [one for one in found if one.study == name]
         parts.append(f"### {gathered.title(name)}: ours against each other method")
@@ -133,26 +133,6 @@ def _told(gathered: Gathered, some: Sequence[Contest]) -> str:
         notes += [f"{one.patients} patients only"] if few(one.patients) else []
         told.append(", ".join([gathered.title(one.study), *notes]))
     return "; ".join(told) or "on no study"
-
-
-def _losses(gathered: Gathered, found: Sequence[Contest]) -> str:
-    lines = []
-    for one in found:
-        behind = [each for each in one.against if each.difference.value < 0]
-        if behind:
-            names = [f"{titled(each.other)} by {_size(each)}" for each in behind]
-            lines.append(
-                f"- **{gathered.title(one.study)}, {WORDS[one.figure]}**: our best, {one.best.entry.title} "
-                f"({figure(one.value)}), is behind {listed(names)}."
-            )
-    return "\n".join(lines) or "In none of these figures is the best of ours below another method."
-
-
-def _size(each: Against) -> str:
-    """How far behind; the interval is that of the loss."""
-    found = each.difference
-    low, high = 0.0 - found.high, 0.0 - found.low  # none is ever -0
-    return figure(-found.value) + bracketed(found.value, low, high, each.patients, sign=True)
 
 
 def _sentence(one: Contest) -> str:
