@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+from jaxtyping import Bool
+
+from benchmarks.adapters.brats import flair_sources
 from benchmarks.adapters.made import fingerprint_of
-from benchmarks.adapters.slices import HEIGHT, by_median, write_slices
+from benchmarks.adapters.scan_studies import Cut, Taken, in_names, scan_folders, write_folds
+from benchmarks.adapters.slices import GROUP, HEIGHT, by_median
 from benchmarks.study import Fold, Study
 from benchmarks.study_files import made_once
-from priorlens.datasets import visible_files
 from priorlens.errors import InputError
-from priorlens.volumes.reading import read_lesions, read_scan
-from priorlens.volumes.scans import labelled_scans
-from priorlens.volumes.volume import Layout
-
-CHANNEL = "flair"
+from priorlens.volumes.scans import LESION
+from priorlens.volumes.volume import Layout, Volume
 
 EVERY = 3
 """Of the slices of a judged patient, one in so many; neighbours are much alike."""
@@ -24,52 +24,54 @@ EVERY = 3
 LEAST_BRAIN = 0.25
 """A slice counts from this share of the brain's largest cross-section on."""
 
+ONE_SCAN = r"^(.+)_z\d+"
+"""Finds the patient where each has one scan. `GROUP` does too, but the expression is in the fingerprint of a study, by
+which results that were kept are known."""
+
 
 def brats_study(folder: Path, out: Path, folds: int, every: int = EVERY) -> Study:
-    """Cut the volumes of all patients in `folder` once, into `folds` folds of about as many judged patients each.
+    """Cut the volumes of all patients under `folder` once, into `folds` folds of about as many judged patients each.
 
-    Other files in the folder, or newer ones, are another study, which is cut anew.
+    Patients without segmentation, or whose scans cannot be read, are left out and told on standard error. Other scans,
+    or newer ones, are another study, which is cut anew.
 
     Raises:
-        InputError: fewer than two patients, or volumes that cannot be read.
+        InputError: fewer than two patients, or too few whose scans can be read.
     """
-    patients = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    sources = flair_sources(folder, _cut)
+    patients = sorted({source.patient for source in sources})
     folds = min(folds, len(patients))
     if folds < 2:
-        raise InputError(
-            f"{folder}: has {len(patients)} folders of patients and {folds} folds; at least two are needed"
-        )
-    files = [path for patient in patients for path in visible_files(patient)]
-    made = made_once(
-        out / "studies" / f"brats-{folds}-folds-every-{every}-{fingerprint_of(folder, files)[:8]}",
-        lambda place: _write_folds(patients, place, folds, every),
-    )
+        raise InputError(f"{folder}: has {len(patients)} patients and {folds} folds; at least two are needed")
+    parts = [([p for p in patients if p not in patients[i::folds]], patients[i::folds]) for i in range(folds)]
+    files = {path for source in sources for path in source.files}
+    name = f"brats-{folds}-folds-every-{every}-{fingerprint_of(folder, files, patients)[:8]}"
+
+    def make(place: Path) -> None:
+        write_folds(sources, parts, place, Taken(every_judged=every), folder, LESION)
+
+    made = made_once(out / "studies" / name, make)
+    cut = {found[1] for path in made.rglob("*.png") if (found := re.search(GROUP, path.name))}
+    read = [source for source in sources if in_names(source.patient) in cut]
+    about = f"axial FLAIR slices of {len(cut)} patients with glioma, {folds} folds by patient; "
+    about += "learned from lesion-free slices of the other patients"
+    if len(cut) < len(patients):
+        about += f"; {len(patients) - len(cut)} patients could not be read"
     return Study(
         name="brats",
         folds=tuple(
-            Fold(
-                made / f"fold{i}", tuple(p for p in patients if p not in patients[i::folds]), tuple(patients[i::folds])
-            )
-            for i in range(folds)
+            Fold(made / f"fold{i}", scan_folders(read, learned), scan_folders(read, judged))
+            for i, (learned, judged) in enumerate(parts)
         ),
         intensity="range",
         planted=False,
-        about=f"axial FLAIR slices of {len(patients)} patients with glioma, {folds} folds by patient; "
-        "learned from lesion-free slices of the other patients",
-        group=r"^(.+)_z\d+",
+        about=about,
+        group=ONE_SCAN if len(sources) == len(patients) else GROUP,
         height=HEIGHT,
     )
 
 
-def _write_folds(patients: Sequence[Path], place: Path, folds: int, every: int) -> None:
-    for patient in patients:
-        scans, _ = labelled_scans(patient, channels=[CHANNEL])
-        volume = read_scan(scans[0])
-        lesion = read_lesions(scans[0], volume)
-        brain = volume.voxels[0] > 0
-        least = LEAST_BRAIN * Layout.of(volume.affine, "axial").to_stack(brain).mean(axis=(1, 2)).max()
-        how: dict[str, Any] = {"to_grey": by_median(volume, brain), "inside": brain, "least": least}
-        for i in range(folds):
-            judged = patient in patients[i::folds]
-            fold, step = place / f"fold{i}", every if judged else 1
-            write_slices(volume, lesion, fold, patient.name, judged=judged, every=step, **how)
+def _cut(volume: Volume, tumour: Bool[np.ndarray, "i j k"]) -> Cut:
+    brain = volume.voxels[0] > 0
+    least = LEAST_BRAIN * Layout.of(volume.affine, "axial").to_stack(brain).mean(axis=(1, 2)).max()
+    return Cut(volume, tumour, brain, by_median(volume, brain), least)

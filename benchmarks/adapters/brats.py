@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
 
 from benchmarks.adapters.made import existing_folder
 from benchmarks.adapters.scan_studies import Cut, Kind, Source, scan_study
 from benchmarks.adapters.slices import by_median
 from benchmarks.study import Study
 from priorlens.errors import InputError
+from priorlens.volumes.left_out import LeftOut
 from priorlens.volumes.reading import read_lesions, read_scan
 from priorlens.volumes.scan_body import scan_body
 from priorlens.volumes.scans import Scan, labelled_scans
+from priorlens.volumes.volume import Volume
 
 CHANNELS = ("flair", "t2f")
 """Names that BraTS has given to FLAIR."""
@@ -26,35 +33,54 @@ KIND = Kind(
 )
 
 
+CutOf = Callable[[Volume, Bool[np.ndarray, "i j k"]], Cut]
+"""From a scan and where its tumour is."""
+
+
 def brats(folder: Path, out: Path, folds: int | None = None) -> Study:
     """Patients without `seg` are not used, for nobody says which of their slices are healthy. folds: see `folds_of`.
 
     Raises InputError.
     """
     existing_folder(folder, "a folder for each patient, such as X/X_flair.nii.gz with X/X_seg.nii.gz")
-    scans = [scan for scan in _scans(folder) if scan.mask is not None]
-    return scan_study(KIND, [_source(scan) for scan in scans], folder, out, folds)
+    return scan_study(KIND, flair_sources(folder, _cut), folder, out, folds)
 
 
-def _scans(folder: Path) -> list[Scan]:
+def flair_sources(folder: Path, cut_of: CutOf) -> list[Source]:
+    """Every FLAIR scan with its segmentation, in whatever folders under this one, such as HGG and LGG.
+
+    Others are told on standard error. Raises InputError where there are none.
+    """
+    scans, left_out = _scans(folder)
+    for one in left_out:
+        print(f"left out: {one.reason}", file=sys.stderr)
+    if unlabelled := [scan.name for scan in scans if scan.mask is None]:
+        print(f"left out, for no segmentation (*seg.nii.gz) is beside them: {', '.join(unlabelled)}", file=sys.stderr)
+    return [_source(scan, scan.mask, cut_of) for scan in scans if scan.mask]
+
+
+def _scans(folder: Path) -> tuple[list[Scan], list[LeftOut]]:
     errors = []
     for channel in CHANNELS:
         try:
-            return labelled_scans(folder, channels=[channel])[0]
+            return labelled_scans(folder, channels=[channel])
         except InputError as error:
             errors.append(error)
     endings = " nor ".join(f"*{channel}.nii.gz" for channel in CHANNELS)
     raise InputError(f"{folder}: holds neither {endings} with *seg.nii.gz beside it ({errors[0]})") from errors[0]
 
 
-def _source(scan: Scan) -> Source:
+def _source(scan: Scan, mask: Path, cut_of: CutOf) -> Source:
     """Methods for whole scans look for the first of `CHANNELS`."""
 
     def read() -> Cut:
         volume = read_scan(scan)
-        body = scan_body(volume)
-        return Cut(volume, read_lesions(scan, volume), body, by_median(volume, body), LEAST_BRAIN)
+        return cut_of(volume, read_lesions(scan, volume))
 
-    files = scan.files + ([scan.mask] if scan.mask else [])
     folder = scan.path.parent.resolve() if scan.channels == CHANNELS[:1] else None
-    return Source(scan.group.rsplit("/", 1)[-1], tuple(files), read, folder=folder)
+    return Source(scan.group.rsplit("/", 1)[-1], (*scan.files, mask), read, folder=folder)
+
+
+def _cut(volume: Volume, tumour: Bool[np.ndarray, "i j k"]) -> Cut:
+    body = scan_body(volume)
+    return Cut(volume, tumour, body, by_median(volume, body), LEAST_BRAIN)

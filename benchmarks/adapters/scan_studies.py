@@ -62,6 +62,18 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Taken:
+    """Which slices of a scan are cut: at most so many, and every so manieth to learn from and to judge.
+
+    See `write_slices`.
+    """
+
+    most: int = 0
+    every_learned: int = 1
+    every_judged: int = 1
+
+
+@dataclass(frozen=True)
 class Kind:
     """What all volumes of a layout share. about: without numbers. aligned: whether equal numbers are equal heights."""
 
@@ -89,11 +101,7 @@ def scan_study(kind: Kind, sources: Sequence[Source], root: Path, out: Path, cou
     fingerprint = fingerprint_of(root, files, kind, SLICES, LEAST_SLICES, SCANS_IN_FULL, folds, *folders)
 
     def make(place: Path) -> Study:
-        read = _write(kept, folds, place, kind)
-        for fold in sorted(place.iterdir()):
-            for split in ("train", "test"):
-                if not (fold / split / HEALTHY).is_dir():
-                    raise InputError(f"{root}: has too few patients with healthy slices, none is left to {split}")
+        read = write_folds(kept, folds, place, _taken(kind, len(kept)), root, kind.abnormal)
         about = f"{kind.about}; {len({source.patient for source in kept})} patients"
         if len(folds) > 1:
             about += f", {len(folds)} folds"
@@ -101,7 +109,7 @@ def scan_study(kind: Kind, sources: Sequence[Source], root: Path, out: Path, cou
             about += f"; {len(kept) - len(read)} scans could not be read"
         height = HEIGHT if kind.aligned else None
         parts = tuple(
-            Fold(place / f"fold{i}", _whole(read, learned), _whole(read, judged))
+            Fold(place / f"fold{i}", scan_folders(read, learned), scan_folders(read, judged))
             for i, (learned, judged) in enumerate(folds)
         )
         return Study(name, parts, "range", False, about, GROUP, height)
@@ -117,20 +125,32 @@ def _folds(sources: Sequence[Source], root: Path, count: int | None) -> list[tup
     return [(learn, judge + only_judged[i :: len(folds)]) for i, (learn, judge) in enumerate(folds)]
 
 
-def _whole(sources: Sequence[Source], patients: Sequence[str]) -> tuple[Path, ...]:
+def _taken(kind: Kind, scans: int) -> Taken:
+    every = math.ceil(scans / SCANS_IN_FULL)
+    return Taken(0, every, every) if kind.aligned else Taken(max(LEAST_SLICES, SLICES // scans))
+
+
+def scan_folders(sources: Sequence[Source], patients: Sequence[str]) -> tuple[Path, ...]:
     """Folders of the patients' scans; none at all unless each has one that is named as its slices are."""
     of_these = [source for source in sources if source.patient in patients]
-    found = {_in_names(one.patient): one.folder for one in of_these if one.folder}
+    found = {in_names(one.patient): one.folder for one in of_these if one.folder}
     named = tuple(folder for name, folder in found.items() if folder.name == name)
     return named if len(named) == len(of_these) else ()
 
 
-def _write(
-    sources: Sequence[Source], folds: list[tuple[list[str], list[str]]], place: Path, kind: Kind
+def write_folds(
+    sources: Sequence[Source],
+    folds: Sequence[tuple[Sequence[str], Sequence[str]]],
+    place: Path,
+    taken: Taken,
+    root: Path,
+    abnormal: str,
 ) -> list[Source]:
-    """All slices of all folds; returns the volumes that could be read. Raises InputError where none could."""
-    every = math.ceil(len(sources) / SCANS_IN_FULL)
-    limits = (0, every) if kind.aligned else (max(LEAST_SLICES, SLICES // len(sources)), 1)
+    """Cut all slices of all folds, patients to learn from and to judge, into `place/fold0`, `fold1`, ...
+
+    Returns the volumes that could be read; the others are told on standard error. Raises InputError where none could,
+    or too few for each fold.
+    """
     scans: Counter[str] = Counter()
     errors: list[InputError] = []
     read: list[Source] = []
@@ -144,21 +164,25 @@ def _write(
         read.append(source)
         scans[source.patient] += 1
         count = scans[source.patient]
-        name = _in_names(source.patient) + (f"_t{count}" if count > 1 else "")
+        name = in_names(source.patient) + (f"_t{count}" if count > 1 else "")
         for i, (learned, judged) in enumerate(folds):
             if source.patient in learned or source.patient in judged:
-                _cut(cut, place / f"fold{i}", name, limits, source.patient in judged, kind.abnormal)
+                _cut(cut, place / f"fold{i}", name, taken, source.patient in judged, abnormal)
     if not read:
         raise errors[0]
+    for i in range(len(folds)):
+        for split in ("train", "test"):
+            if not (place / f"fold{i}" / split / HEALTHY).is_dir():
+                raise InputError(f"{root}: has too few patients with healthy slices, none is left to {split}")
     return read
 
 
-def _in_names(patient: str) -> str:
+def in_names(patient: str) -> str:
     """Without what would end the patient's name in that of a slice."""
     return re.sub(r"_(?=[zt]\d)|[^\w.-]+", "-", patient)
 
 
-def _cut(cut: Cut, fold: Path, name: str, limits: tuple[int, int], judged: bool, abnormal: str) -> None:
+def _cut(cut: Cut, fold: Path, name: str, taken: Taken, judged: bool, abnormal: str) -> None:
     write_slices(
         cut.volume,
         cut.lesion,
@@ -167,8 +191,8 @@ def _cut(cut: Cut, fold: Path, name: str, limits: tuple[int, int], judged: bool,
         to_grey=cut.to_grey,
         inside=cut.inside,
         least=cut.least,
-        most=limits[0],
-        every=limits[1],
+        most=taken.most,
+        every=taken.every_judged if judged else taken.every_learned,
         judged=judged,
         clear=cut.clear,
         kind=abnormal,

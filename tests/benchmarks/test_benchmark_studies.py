@@ -17,21 +17,21 @@ from benchmarks.selection import judged, pictured, seen_at, training
 from benchmarks.stages import Run, _task
 from benchmarks.studies import EMBEDDED, studies
 from benchmarks.study_files import made_once, remember, remembered, study_facts, study_from
-from priorlens.datasets import Case, healthy_cases
+from priorlens.datasets import Case, healthy_cases, labelled_cases
 from priorlens.errors import InputError
 from priorlens.images import read_image, read_mask
 
 
-def patient(folder, name, scale, rng):
+def patient(folder, name, scale, rng, endings=("_flair", "_seg")):
     """A brain of 40 x 36 x 24 voxels, with a bright lesion in slices 10 to 13."""
     i, j, k = np.mgrid[:40, :36, :24]
     brain = ((i - 20) / 17) ** 2 + ((j - 18) / 15) ** 2 + ((k - 12) / 11) ** 2 < 1
     lesion = (np.hypot(i - 24, j - 18) < 4) & (k >= 10) & (k <= 13)
     voxels = scale * brain * (100 + rng.normal(0, 5, brain.shape) + 100 * lesion)
     (folder / name).mkdir(parents=True)
-    for channel, values in (("flair", voxels), ("seg", lesion.astype(np.uint8))):
+    for ending, values in zip(endings, (voxels, lesion.astype(np.uint8)), strict=True):
         image = nibabel.Nifti1Image(values.astype(np.float32), np.eye(4))
-        nibabel.save(image, folder / name / f"{name}_{channel}.nii.gz")
+        nibabel.save(image, folder / name / f"{name}{ending}.nii.gz")
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +73,53 @@ def test_volumes_of_any_scale_become_alike(brats):
 
 
 def test_one_patient_cannot_be_judged_by_others(tmp_path):
-    (tmp_path / "brats/only").mkdir(parents=True)
-    with pytest.raises(InputError, match="at least two"):
+    (tmp_path / "brats/none").mkdir(parents=True)
+    with pytest.raises(InputError, match="holds neither"):
         brats_study(tmp_path / "brats", tmp_path, folds=2)
+    patient(tmp_path / "brats", "only", 1, np.random.default_rng(0))
+    with pytest.raises(InputError, match="has 1 patients and 1 folds; at least two"):
+        brats_study(tmp_path / "brats", tmp_path, folds=2)
+
+
+def test_patients_are_told_in_folders_of_hgg_and_lgg_and_those_that_cannot_be_read_are_left_out(tmp_path, capsys):
+    folder, rng = tmp_path / "brats", np.random.default_rng(0)
+    for grade, numbers in (("HGG", (0, 2, 4)), ("LGG", (1, 3))):
+        for number in numbers:
+            patient(folder / grade, f"Brats18_{number}_1", 1, rng)
+    patient(folder / "LGG", "Brats18_5_1", 1, rng, ("_flair", "_Segm"))
+    damaged = folder / "HGG/Brats18_4_1/Brats18_4_1_flair.nii.gz"
+    damaged.write_bytes(damaged.read_bytes()[:2000])
+    study = brats_study(folder, tmp_path / "out", folds=2)
+    told = capsys.readouterr().err
+    assert "left out, for no segmentation (*seg.nii.gz) is beside them: LGG/Brats18_5_1/Brats18_5_1_flair" in told
+    assert f"left out: {damaged}" in told
+    read = {f"Brats18_{number}_1" for number in range(4)}
+    assert {case.group for case in cases_of(study)} == read
+    assert {path.name for fold in study.folds for path in fold.judged} == read
+    assert "4 patients with glioma" in study.about and "1 patients could not be read" in study.about
+    assert brats_study(folder, tmp_path / "out", folds=2) == study
+
+
+def test_brats_of_2023_is_known_and_visits_of_a_patient_stay_in_one_fold(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("BraTS-GLI-00001-000", "BraTS-GLI-00001-001", "BraTS-GLI-00002-000", "BraTS-GLI-00003-000"):
+        patient(tmp_path / "brats", name, 1, rng, ("-t2f", "-seg"))
+    study = brats_study(tmp_path / "brats", tmp_path / "out", folds=2)
+    assert {case.group for case in cases_of(study)} == {f"BraTS-GLI-0000{number}" for number in (1, 2, 3)}
+    for fold in study.folds:
+        learned = {case.group for case in healthy_cases(fold.folder, group=study.group)}
+        assert not learned & {case.group for case in labelled_cases(fold.folder, group=study.group)}
+        assert fold.scans == fold.judged == ()  # methods for whole scans would look for the name flair
+
+
+def test_too_few_patients_that_can_be_read_are_told(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        patient(tmp_path / "brats", f"p{number}", 1, rng)
+    damaged = tmp_path / "brats/p1/p1_flair.nii.gz"
+    damaged.write_bytes(damaged.read_bytes()[:2000])
+    with pytest.raises(InputError, match="has too few patients with healthy slices, none is left to train"):
+        brats_study(tmp_path / "brats", tmp_path / "out", folds=2)
 
 
 def test_folds_reach_brats_in_its_layout_too(tmp_path):
