@@ -6,6 +6,7 @@ MVTec AD: Bergmann et al. 2019, doi:10.1109/CVPR.2019.00982. BMAD: Bao et al. 20
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,8 @@ ABNORMAL = "abnormal"
 PATIENT = r"^(.+)[-_]\d+\.[^.]+$"
 """In names such as `00003_60.png`, whose last number is the slice."""
 
-_MASKS = ("label", "anomaly_mask")  # names that copies of BMAD have for their folders of masks
+_IMAGES = "img"
+_MASKS = ("label", "anomaly_mask", "mask", "masks", "ground_truth")  # as copies of BMAD call their folders of masks
 _DEEP = 3  # folders below the one named in which a data set of BMAD is looked for
 
 
@@ -48,25 +50,36 @@ def mvtec(folder: Path, out: Path) -> Study:
 
 @dataclass(frozen=True)
 class _Bmad:
-    """Images of one data set of BMAD: `train/good`, `test/good`, `test/Ungood` and the masks of the last."""
+    """One data set of BMAD: images of `train/good`, `test/good` and `test/Ungood`, and the masks of the last.
 
+    strange: folders beside the images which may be masks, but have no name of such.
+    """
+
+    folder: Path
     train: list[Path]
     good: list[Path]
     abnormal: list[Path]
     masks: list[Path]
+    strange: list[Path]
 
 
 def bmad(folder: Path, out: Path) -> Study:
     """Brain, liver and retina, with masks, and those without: train and test of BMAD's split; `valid` is not used.
 
     Folders are `test/Ungood/img` and `test/Ungood/label`, as in BMAD's brain, or `test/img/Ungood` and
-    `test/label/Ungood`, as in its liver, or `test/Ungood`; in upper or lower case, and up to three folders down.
+    `test/label/Ungood`, as in its liver, or `test/Ungood`; in upper or lower case, and up to three folders down, where
+    the study has its name from. Folders beside `img` that are none of these are told on standard error.
 
     Raises:
-        InputError: something of this is missing, or every patient to learn from is in the test set too.
+        InputError: something of this is missing, or is there several times, or every patient to learn from is in the
+            test set too.
     """
     existing_folder(folder, "train/good/, test/good/ and test/Ungood/")
     found = _find_bmad(folder)
+    folder = found.folder
+    if found.strange:
+        names = ", ".join(map(str, found.strange))
+        print(f"left out, for masks are looked for in {', '.join(_MASKS)}: {names}", file=sys.stderr)
     group = _patients(found)
     train = found.train
     if group:
@@ -86,7 +99,7 @@ def bmad(folder: Path, out: Path) -> Study:
 
 def _place(found: _Bmad, place: Path, group: str | None) -> None:
     """Where no patient is told, names say the kind too: equal ones in two kinds would be taken for one patient."""
-    masks = {path.stem: path for path in found.masks}
+    masks = {path.stem.removesuffix("_mask"): path for path in found.masks}
     kinds = ((f"train/{HEALTHY}", found.train), (f"test/{HEALTHY}", found.good), (f"test/{ABNORMAL}", found.abnormal))
     for part, paths in kinds:
         start = "" if group else part.rpartition("/")[2] + "_"
@@ -98,21 +111,45 @@ def _place(found: _Bmad, place: Path, group: str | None) -> None:
 
 
 def _find_bmad(folder: Path) -> _Bmad:
-    """In the folder, or in the first one below it that has these."""
-    below = [folder]
+    """The one in the folder, or below it. Raises InputError where there is none, or several."""
+    found, below = list[_Bmad](), [folder]
     for _ in range(_DEEP + 1):
-        for place in below:
-            train = _of(place, "train", HEALTHY)
-            good, abnormal = _of(place, "test", HEALTHY), _of(place, "test", "ungood")
-            if train and good and abnormal:
-                return _Bmad(train, good, abnormal, _of(place, "test", "ungood", _MASKS))
-        below = [sub for place in below for sub in sorted(place.iterdir()) if sub.is_dir()]
-    raise InputError(f"{folder}: holds no images in train/good/, test/good/ and test/Ungood/; name a data set of BMAD")
+        read = {place: _read_bmad(place) for place in below}
+        found += [one for one in read.values() if one]
+        below = [sub for place, one in read.items() if not one for sub in _folders(place)]
+    if not found:
+        raise InputError(
+            f"{folder}: holds no images in train/good/, test/good/ and test/Ungood/; name a data set of BMAD"
+        )
+    if len(found) > 1:
+        names = ", ".join(one.folder.relative_to(folder).as_posix() for one in found)
+        raise InputError(f"{folder}: holds several data sets of BMAD ({names}); name one of them")
+    return found[0]
+
+
+def _read_bmad(place: Path) -> _Bmad | None:
+    train, good = _of(place, "train", HEALTHY), _of(place, "test", HEALTHY)
+    masks = _of(place, "test", "ungood", _MASKS)
+    apart = set(masks)  # in some copies they lie among the images
+    abnormal = [path for path in _of(place, "test", "ungood") if path not in apart]
+    return _Bmad(place, train, good, abnormal, masks, _strange(place)) if train and good and abnormal else None
+
+
+def _strange(place: Path) -> list[Path]:
+    """Folders beside those of abnormal images, in either way to nest them, of which nothing is known."""
+    known = {HEALTHY, "ungood", _IMAGES, *_MASKS}
+    around = [part for parts in (("test",), ("test", "ungood")) if (part := _below(place, parts))]
+    beside = [sub for part in around if _below(part, (_IMAGES,)) for sub in _folders(part)]
+    return [sub for sub in beside if sub.name.lower() not in known]
+
+
+def _folders(place: Path) -> list[Path]:
+    return sorted(sub for sub in place.iterdir() if sub.is_dir() and not sub.name.startswith("."))
 
 
 def _of(place: Path, split: str, kind: str, inner: Sequence[str] = ()) -> list[Path]:
     """The images of a kind of a split, or with `inner` its masks, in whichever of the layouts."""
-    names = inner or ("img",)
+    names = inner or (_IMAGES,)
     layouts: list[tuple[str, ...]] = [(split, kind, name) for name in names]
     layouts += [(split, name, kind) for name in names]
     if not inner:

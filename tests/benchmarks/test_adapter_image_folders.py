@@ -116,6 +116,45 @@ def test_only_windowed_ct_keeps_one_scale(tmp_path):
         assert LAYOUTS["bmad"](tmp_path / "x" / name, tmp_path / "out").intensity == intensity
 
 
+@pytest.mark.parametrize("named", ["Liver_AD", "."])
+def test_bmad_is_the_same_study_whichever_folder_above_it_is_named(tmp_path, named):
+    bmad_tree(tmp_path / "x/Liver_AD", "liver")
+    study = LAYOUTS["bmad"](tmp_path / "x" / named, tmp_path / "out")
+    assert (study.name, study.intensity) == ("bmad_liver_ad", "range") and study.about.startswith("Liver_AD of BMAD")
+    assert LAYOUTS["bmad"](tmp_path / "x/Liver_AD", tmp_path / "out") == study
+
+
+def test_of_several_data_sets_of_bmad_one_is_to_be_named(tmp_path):
+    bmad_tree(tmp_path / "x/Liver_AD", "liver")
+    bmad_tree(tmp_path / "x/Brain_AD/deeper", "brain")
+    with pytest.raises(InputError, match=r"x: holds several data sets of BMAD \(Liver_AD, Brain_AD/deeper\); name one"):
+        LAYOUTS["bmad"](tmp_path / "x", tmp_path / "out")
+
+
+@pytest.mark.parametrize("masks", ["label", "anomaly_mask", "Mask", "masks", "ground_truth"])
+@pytest.mark.parametrize("layout", ["brain", "liver", "plain"])
+def test_bmad_has_masks_by_their_usual_names(tmp_path, layout, masks, capsys):
+    folder = bmad_tree(tmp_path / "Some_AD", layout)
+    label = folder / {"brain": "test/Ungood/label", "liver": "test/label"}.get(layout, "test/Ungood/label")
+    if layout == "plain":
+        put(label, *(f"{p:05d}_{s}_mask.png" for p in (10, 11) for s in (60, 61)), mask=True)
+    label.rename(label.with_name(masks))
+    study = LAYOUTS["bmad"](folder, tmp_path / "out")
+    cases = [case for case in labelled_cases(study.folds[0].folder, group=study.group) if case.kind == "abnormal"]
+    assert len(cases) == 4 and all(case.mask for case in cases)
+    assert "without masks" not in study.about and not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("layout", ["brain", "liver"])
+def test_folders_that_may_be_masks_of_bmad_are_told(tmp_path, layout, capsys):
+    folder = bmad_tree(tmp_path / "Some_AD", layout)
+    label = folder / {"brain": "test/Ungood/label", "liver": "test/label"}[layout]
+    label.rename(label.with_name("Outlines"))
+    assert "without masks" in LAYOUTS["bmad"](folder, tmp_path / "out").about
+    told = capsys.readouterr().err
+    assert told.endswith(f": {label.with_name('Outlines')}\n") and "masks are looked for in label, " in told
+
+
 @pytest.mark.parametrize("layout", sorted(LAYOUTS))
 def test_a_folder_in_another_layout_is_refused_in_one_line(tmp_path, layout):
     for folder, words in ((tmp_path / "nowhere", "there is no such folder"), (tmp_path, "holds n")):
