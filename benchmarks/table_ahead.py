@@ -106,12 +106,27 @@ def _tallies(gathered: Gathered, found: Sequence[Contest]) -> list[str]:
             f". Our default is ahead of every other so on {_of(gathered, [one for one in named if one.clear], named)}"
         )
         lines.append(f"{line[:1].upper()}{line[1:]}.")
-    clear_of = [{one.study for one in found if one.figure == key and one.clear} for key in ("pixel_ap", "image_auroc")]
-    both = [one for one in found if one.figure == "image_auroc" and one.study in clear_of[0] & clear_of[1]]
-    lines.append(f"Both at once, so clearly: {_told(gathered, both)}.")
+    lines.append(f"Both at once, so clearly, by one and the same method: {_both(gathered, found)}.")
     twice = [one for one in found if one.figure == "pixel_ap" and one.ratio >= 2]
     lines.append(f"At least twice the pixel AP of the best other: {_told(gathered, twice)}.")
     return lines
+
+
+def _both(gathered: Gathered, found: Sequence[Contest]) -> str:
+    """On which studies which of ours are clearly ahead of every other by both figures, or only different ones are."""
+    one_method, different = [], []
+    by_name = {(one.study, one.figure): one for one in found}
+    for study in dict.fromkeys(one.study for one in found):
+        pair = [by_name[study, figure] for figure in ("pixel_ap", "image_auroc") if (study, figure) in by_name]
+        if len(pair) == 2 and all(one.ahead for one in pair):
+            of_pixels, of_images = ([f"*{own.entry.title}*" for own in one.ahead] for one in pair)
+            told = _told(gathered, pair[1:])
+            if same := [name for name in of_pixels if name in of_images]:
+                one_method.append(f"{told}: {listed(same)}")
+            else:
+                different.append(f"{told}: {listed(of_pixels)} by pixel AP, {listed(of_images)} by image AUROC")
+    text = "; ".join(one_method) or "on no study"
+    return f"{text}. By different methods alone: {'; '.join(different)}" if different else text
 
 
 def _highest(gathered: Gathered, one: Contest) -> str:

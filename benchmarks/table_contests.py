@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.study import Study
@@ -62,6 +62,7 @@ class Contest:
     """One of ours by one figure on one study, and all others, the smallest difference first.
 
     best: the best of ours, but in the contest of the `default`. patients: behind the intervals, None if not known.
+    ahead: all of ours that are clearly ahead of every other; not told in the contest of the `default`.
     """
 
     study: str
@@ -71,6 +72,7 @@ class Contest:
     against: tuple[Against, ...]
     patients: int | None
     default: Contest | None = None
+    ahead: tuple[Runs, ...] = ()
 
     @property
     def leader(self) -> Against:
@@ -142,22 +144,29 @@ def _contest(
     if not ours or not others:
         return None
 
+    def against(own: Runs) -> Iterator[Against]:
+        """The strongest others first."""
+        for other, figure in sorted(others, key=lambda pair: -pair[1]):
+            yield Against(other, figure, outcomes.difference(own, other, key), patients[other.entry.name])
+
     def of(own: Runs, value: float) -> Contest:
-        against = [
-            Against(other, figure, outcomes.difference(own, other, key), patients[other.entry.name])
-            for other, figure in others
-        ]
-        against.sort(key=lambda one: (one.unknown, one.difference.value))
-        return Contest(outcomes.study.name, key, own, value, tuple(against), patients[own.entry.name])
+        ordered = sorted(against(own), key=lambda one: (one.unknown, one.difference.value))
+        return Contest(outcomes.study.name, key, own, value, tuple(ordered), patients[own.entry.name])
 
     best = of(*max(ours, key=lambda pair: pair[1]))
     if best.leader.unknown:
         return None
     named = [pair for pair in ours if pair[0].entry.name == DEFAULT]
-    if not named:
-        return best
-    default = best if named[0][0] is best.best else of(*named[0])
-    return best if default.leader.unknown else replace(best, default=default)
+    default = (best if named[0][0] is best.best else of(*named[0])) if named else None
+    asked = {one.best.entry.name: one for one in (best, default) if one}
+
+    def ahead(own: Runs) -> bool:
+        """Of every other, clearly; after the first that it is not ahead of no difference is taken, for each is slow."""
+        contest = asked.get(own.entry.name)
+        return contest.clear if contest else all(each.clear for each in against(own))
+
+    known_default = None if default and default.leader.unknown else default
+    return replace(best, default=known_default, ahead=tuple(own for own, _ in ours if ahead(own)))
 
 
 def _value(runs: Runs, key: str) -> float | None:

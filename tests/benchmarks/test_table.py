@@ -268,6 +268,22 @@ def test_the_default_of_ours_stands_beside_the_best(page, out):
     assert "Our default, whatever the figures: AnoDODE, default rule." in page
 
 
+def test_all_of_ours_that_are_clearly_ahead_of_every_other_are_known(out):
+    gathered = Gathered.read(out, METHODS)
+    outcomes = Outcomes(out, gathered.studies["head_ct"])
+    runs = [one for one in gathered.runs("head_ct") if one.done]
+    found = {one.figure: one for one in contests(gathered) if one.study == "head_ct"}
+    for figure, contest in found.items():
+        others = [one for one in runs if not one.ours and one.value(figure) is not None]
+        low = {
+            own.entry.name: min(outcomes.difference(own, other, figure).low for other in others)
+            for own in runs
+            if own.ours and own.whole
+        }
+        assert len(low) == 2 and [own.entry.name for own in contest.ahead] == [name for name in low if low[name] > 0]
+    assert found["pixel_ap"].ahead and all(not one.ahead for one in contests(gathered) if one.study == "brats")
+
+
 def test_the_default_is_what_fit_learns_unless_told_otherwise():
     learned = signature(fit).parameters["method"].default
     assert learned.value == DEFAULT and METHODS[DEFAULT].made_by.endswith(":Combined")

@@ -1,8 +1,10 @@
 """Who counts as the best other, and when ours is said to be behind."""
 
-from made_contests import made_against, made_contest
+from dataclasses import replace
 
-from benchmarks.table_ahead import _difference, _highest
+from made_contests import made_against, made_contest, made_runs
+
+from benchmarks.table_ahead import _both, _difference, _highest
 from benchmarks.table_verdicts import in_part, lead
 
 AHEAD_BUT_UNSURE = made_against("patchcore", -0.12, -0.05, 0.02)
@@ -61,3 +63,19 @@ def test_the_overview_names_another_best_other_and_who_is_clearly_ahead():
     )
     assert _difference(made_contest(BEHIND), AHEAD_BUT_UNSURE) == "+0.100 [+0.020, +0.200] (STFPM)"
     assert _difference(made_contest(BEHIND), BEHIND) == "+0.100 [+0.020, +0.200]"
+
+
+def test_both_at_once_takes_one_and_the_same_method():
+    klip, anodode, fused = map(made_runs, ("klip", "anodode", "fused"))
+    pixels, images = (replace(made_contest(BEHIND, figure=key), ahead=(klip,)) for key in ("pixel_ap", "image_auroc"))
+    assert _both(Titles, [pixels, images]) == "head_ct: *KLIP of whole images*"
+    more = replace(images, ahead=(anodode, klip, fused))
+    assert _both(Titles, [replace(pixels, ahead=(klip, fused)), more]) == (
+        "head_ct: *KLIP of whole images* and *AnoDODE and KLIP, harmonic mean p*"
+    )
+    assert _both(Titles, [pixels, replace(images, ahead=(anodode,))]) == (
+        "on no study. By different methods alone: head_ct: *KLIP of whole images* by pixel AP, "
+        "*AnoDODE, default rule* by image AUROC"
+    )
+    for found in ([pixels], [pixels, replace(images, ahead=())], []):
+        assert _both(Titles, found) == "on no study"
