@@ -19,7 +19,7 @@ from benchmarks.table_markdown import (
     listed,
 )
 from benchmarks.table_results import Gathered
-from benchmarks.table_verdicts import clearly, in_part, interval, lead, titled
+from benchmarks.table_verdicts import clearly, in_part, interval, kinds, lead, titled
 
 SHARES = ("pixel_ap", "dice_best")
 """Of which a ratio says something."""
@@ -144,7 +144,8 @@ def _told(gathered: Gathered, some: Sequence[Contest]) -> str:
     """The studies, each with what qualifies a lead on it."""
     told = []
     for one in some:
-        notes = [f"{len(one.unsettled)} of {len(one.against)} others had not settled"] if one.unsettled else []
+        peers = count(len(kinds(one.against)[0]), "peer")
+        notes = [f"{len(one.unsettled)} of {peers} had not settled"] if one.unsettled else []
         notes += [f"{one.patients} patients only"] if few(one.patients) else []
         told.append(", ".join([gathered.title(one.study), *notes]))
     return "; ".join(told) or "on no study"

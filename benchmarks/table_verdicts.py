@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from benchmarks.table_contests import Against, Contest
 from benchmarks.table_markdown import bracketed, count, few, figure, listed, signed
 from benchmarks.table_results import Runs
@@ -59,12 +61,24 @@ def in_part(one: Contest) -> str:
 
 
 def clearly(one: Contest, names: bool = True) -> str:
-    """Of how many others it is clearly ahead, with how many of them had not settled, and of whom it is not."""
+    """Of how many peers and baselines it is clearly ahead, how many of them had not settled, and of whom it is not."""
     if few(one.patients):
         return f"Over {count(one.patients or 0, 'patient')} no difference is called clear."
-    text = f"Clearly ahead of {len(one.clearly)} of {count(len(one.against), 'other method')}"
-    unsettled = [each for each in one.clearly if each.other.unsettled]
-    text += f", {len(unsettled)} of which had not settled when training ended" if unsettled else ""
+    peers, simple = kinds(one.against)
+    text = " and ".join(_share(some, name) for some, name in ((peers, "peer"), (simple, "simple baseline")) if some)
     doubtful = [each for each in one.against if not each.difference.low > 0]
     told = [f"{titled(each.other)} ({interval(each)})" for each in doubtful]
-    return f"{text}; not of {listed(told)}." if told and names else f"{text}."
+    return f"Clearly ahead of {text}; not of {listed(told)}." if told and names else f"Clearly ahead of {text}."
+
+
+def kinds(against: Sequence[Against]) -> tuple[list[Against], list[Against]]:
+    """Peers, and simple baselines, to be ahead of which says less."""
+    simple = [each for each in against if each.other.entry.family == "simple"]
+    return [each for each in against if each.other.entry.family != "simple"], simple
+
+
+def _share(some: Sequence[Against], name: str) -> str:
+    ahead = [each for each in some if each.clear]
+    unsettled = sum(each.other.unsettled for each in ahead)
+    note = f" ({unsettled} of them not settled when training ended)" if unsettled else ""
+    return f"{len(ahead)} of {count(len(some), name)}{note}"

@@ -5,7 +5,7 @@ from dataclasses import replace
 from made_contests import made_against, made_contest, made_runs
 
 from benchmarks.table_ahead import _both, _difference, _highest
-from benchmarks.table_verdicts import in_part, lead
+from benchmarks.table_verdicts import clearly, in_part, lead
 
 AHEAD_BUT_UNSURE = made_against("patchcore", -0.12, -0.05, 0.02)
 CLEARLY_AHEAD = made_against("padim", -0.05, -0.03, -0.01)
@@ -79,3 +79,15 @@ def test_both_at_once_takes_one_and_the_same_method():
     )
     for found in ([pixels], [pixels, replace(images, ahead=())], []):
         assert _both(Titles, found) == "on no study"
+
+
+def test_peers_and_simple_baselines_are_counted_apart():
+    unsettled = made_against("cflow", 0.02, 0.1, 0.2, settled=False)
+    ahead_of = [made_against(name, 0.02, 0.3, 0.4) for name in ("constant", "random", "pca")]
+    told = clearly(made_contest(BEHIND, unsettled, AHEAD_BUT_UNSURE, *ahead_of))
+    assert told == (
+        "Clearly ahead of 2 of 3 peers (1 of them not settled when training ended) and 3 of 3 simple baselines; not of "
+        "PatchCore (−0.050 [−0.120, +0.020])."
+    )
+    assert clearly(made_contest(BEHIND), names=False) == "Clearly ahead of 1 of 1 peer."
+    assert clearly(made_contest(*ahead_of)) == "Clearly ahead of 3 of 3 simple baselines."
