@@ -96,7 +96,8 @@ class Entry:
     so long an image that only every `slow`-th test image of a kind is judged, and the table says so. environment:
     "own", that of priorlens, or "anomalib". only: the names of studies it is meant for; empty, all. One of these may be
     the layout of other studies, `brats` of `brats_<folder>`: it is meant for those that tell the scans of their slices.
-    intensity: of the studies it is meant for, see `Study`; empty, any.
+    intensity: of the studies it is meant for, see `Study`; empty, any. by_minutes: it trains until its loss settles, or
+    for the minutes that `Options` gives to peers.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Entry:
     environment: Literal["own", "anomalib"] = "own"
     only: tuple[str, ...] = ()
     intensity: Literal["", "range", "percentile"] = ""
+    by_minutes: bool = False
 
     def suits(self, study: Study) -> bool:
         """Whether it is meant for the study."""

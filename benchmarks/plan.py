@@ -111,9 +111,9 @@ def codes_of(entries: Sequence[Entry]) -> dict[str, list[str]]:
 def _key_of(
     entry: Entry, *, options: Options, study: str, used: Mapping[str, dict[str, str]], code: Sequence[str]
 ) -> dict[str, Any]:
-    """That of `results`, without the time that it has no use for; of one that judges some images only, which."""
+    """That of `results`, without the minutes that it has no use for; of one that judges some images only, which."""
     key = key_of(options, used[entry.environment], study, code)
-    if entry.environment == "own":
+    if not entry.by_minutes:
         del key["options"]["peer_minutes"]
     return {**key, "every": entry.slow} if entry.slow > 1 else key
 

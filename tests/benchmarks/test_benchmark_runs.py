@@ -164,10 +164,13 @@ def test_a_slow_method_judges_some_images_and_says_so(results):
 
 
 def test_how_long_a_peer_may_train_is_an_option_that_reaches_the_worker(results):
-    assert results["mapless"]["remark"].startswith("peers may take 5 minutes")
+    assert results["mapless"]["remark"].startswith(f"peers may take {OPTIONS.peer_minutes:g} minutes")
     assert "peer_minutes" not in results["mapless"]["key"]["options"]
-    peer, used = replace(ENTRIES["mapless"], environment="anomalib"), {"own": {}, "anomalib": {}}
-    assert plan._key_of(peer, options=OPTIONS, study="", used=used, code=[])["options"]["peer_minutes"] == 5
+    peer, used = replace(ENTRIES["mapless"], by_minutes=True), {"own": {}}
+    assert (
+        plan._key_of(peer, options=OPTIONS, study="", used=used, code=[])["options"]["peer_minutes"]
+        == OPTIONS.peer_minutes
+    )
 
 
 @pytest.mark.parametrize(
