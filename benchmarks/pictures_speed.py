@@ -19,6 +19,12 @@ CAPTION = (
     "*Where the processor has instructions for bfloat16, our networks run in it and those of anomalib's peers in "
     "float32: there a part of the difference in time may be the arithmetic, not the method.*"
 )
+HOLLOW = "hollow: timed while judging test images"
+HOLLOW_CAPTION = (
+    "*Filled: times taken in turns with other methods, no run beside them. Hollow: taken while the test images "
+    "were judged (an asterisk in the tables), with a run's share of the threads and other runs beside it, which can "
+    "make a method look slower than it is: compare hollow with filled by quality alone.*"
+)
 LEAST_MS = 0.01
 """What takes no time has no place on a logarithmic axis."""
 
@@ -31,14 +37,16 @@ def speed_picture(gathered: Gathered, folder: Path) -> Picture | None:
     rows = math.ceil(len(panels) / 2)
     figure = new_figure(13, 5.2 * rows + 0.5)
     axes = figure.subplots(rows, 2, squeeze=False).ravel()
-    figure.legend(handles=_handles(), loc="outside upper center", ncols=4, frameon=False, fontsize=10)
+    hollow = [one for points in panels.values() for one, *_ in points if not one.in_turns]
+    figure.legend(handles=_handles(bool(hollow)), loc="outside upper center", ncols=5, frameon=False, fontsize=9)
     for panel in axes[len(panels) :]:
         panel.axis("off")
     labels = [
         _draw(panel, gathered.title(name), points) for panel, (name, points) in zip(axes, panels.items(), strict=False)
     ]
     place_labels(figure, list(zip(axes, labels, strict=False)))
-    picture = Picture(PREFIX + "speed.png", _alt(gathered, panels), CAPTION)
+    caption = f"{HOLLOW_CAPTION}\n\n{CAPTION}" if hollow else CAPTION
+    picture = Picture(PREFIX + "speed.png", _alt(gathered, panels), caption)
     save(figure, folder / picture.name)
     return picture
 
@@ -64,7 +72,8 @@ def _draw(axes: Axes, title: str, points: Sequence[Point]) -> list[Label]:
     for one, ms, value, _ in points:
         family = one.entry.family
         size = 170 if one.ours else 42
-        axes.scatter(ms, value, s=size, marker=MARKERS[family], color=COLOURS[family], edgecolor="white", zorder=3)
+        face, edge = (COLOURS[family], "white") if one.in_turns else ("white", COLOURS[family])
+        axes.scatter(ms, value, s=size, marker=MARKERS[family], facecolor=face, edgecolor=edge, zorder=3)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -79,11 +88,17 @@ def _draw(axes: Axes, title: str, points: Sequence[Point]) -> list[Label]:
     return [Label(ms, value, one.entry.title, COLOURS[one.entry.family], one.ours) for one, ms, value, _ in ordered]
 
 
-def _handles() -> list[Line2D]:
-    return [
+def _handles(hollow: bool) -> list[Line2D]:
+    """hollow: whether any marker is."""
+    found = [
         Line2D([], [], linestyle="", marker=MARKERS[family], color=COLOURS[family], label=title, markersize=9)
         for family, title in FAMILIES.items()
     ]
+    if hollow:
+        empty = Line2D([], [], linestyle="", marker="D", color="#555555", markerfacecolor="white", markersize=7)
+        empty.set_label(HOLLOW)
+        found.append(empty)
+    return found
 
 
 def _alt(gathered: Gathered, panels: dict[str, list[Point]]) -> str:
@@ -91,4 +106,7 @@ def _alt(gathered: Gathered, panels: dict[str, list[Point]]) -> str:
     for name, points in panels.items():
         one, ms, value, key = max(points, key=lambda point: point[2])
         best.append(f"{gathered.title(name)}: {one.entry.title} is highest in {WORDS[key]}, {value:.3f} at {ms:.3g} ms")
-    return f"Quality against milliseconds an image, a panel a study. {'; '.join(best)}."
+    every = [one for points in panels.values() for one, *_ in points]
+    hollow = sum(not one.in_turns for one in every)
+    told = f" {hollow} of {len(every)} markers are hollow: timed while the test images were judged." if hollow else ""
+    return f"Quality against milliseconds an image, a panel a study. {'; '.join(best)}.{told}"

@@ -171,7 +171,7 @@ def cost(runs: Sequence[Runs]) -> str:
         if not one.done:
             return [NOTHING] * len(heads)
         timed = one.times
-        mark = "" if timed[0].get("interleaved") else " *"
+        mark = "" if one.in_turns else " *"
         low, high = min(each["low"] for each in timed), max(each["high"] for each in timed)
         return [
             _fit_seconds(one),

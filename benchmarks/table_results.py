@@ -63,6 +63,11 @@ class Runs:
         return [one for one in every if one.get("interleaved")] or every
 
     @property
+    def in_turns(self) -> bool:
+        """Whether its `times` were taken in turns with other methods; else while the test images were judged."""
+        return any(one.get("interleaved") for one in self.times)
+
+    @property
     def kinds(self) -> list[str]:
         return sorted({kind for one in self.done for kind in one["figures"]} - {POOLED})
 

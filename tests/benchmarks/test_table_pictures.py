@@ -4,12 +4,17 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from made_runs import made_run, made_study
+from matplotlib.colors import to_rgb
 from PIL import Image
 
-from benchmarks.pictures import MAP_COLOURS, MOST_BYTES, Label, new_figure, place_labels, save, spread_out
+from benchmarks.methods import METHODS
+from benchmarks.pictures import COLOURS, MAP_COLOURS, MOST_BYTES, Label, new_figure, place_labels, save, spread_out
+from benchmarks.pictures_speed import HOLLOW, _draw, _handles, points_of, speed_picture
 from benchmarks.shown import QUANTILES, WORST, ranked
 from benchmarks.table_growth import exponent
 from benchmarks.table_markdown import amount, duration, listed, plain
+from benchmarks.table_results import Gathered
 
 
 def test_six_images_at_quantiles_and_the_worst():
@@ -87,3 +92,32 @@ def test_words():
     assert [duration(x) for x in (42, 720, 11100)] == ["42 s", "12 min", "3 h 05 min"]
     assert [listed(x) for x in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]
     assert plain("a | b\n<img> [x](y) `c` *d*") == r"a \| b &lt;img&gt; \[x\](y) \`c\` \*d\*"
+
+
+def test_times_that_were_not_taken_in_turns_are_hollow(tmp_path):
+    study = made_study(tmp_path / "data", "head_ct", count=2)
+    for name in ("anodode", "patchcore", "brightness"):
+        made_run(tmp_path, study, METHODS[name], 0.5, in_turns=name != "patchcore")
+    gathered = Gathered.read(tmp_path, METHODS)
+    axes = new_figure(4, 4).subplots()
+    points = points_of(gathered.runs("head_ct"))
+    _draw(axes, "head_ct", points)
+    faces = {
+        one.entry.name: tuple(drawn.get_facecolor()[0][:3])
+        for (one, *_), drawn in zip(points, axes.collections, strict=True)
+    }
+    assert faces == {
+        "anodode": to_rgb(COLOURS["ours"]),
+        "patchcore": to_rgb("white"),
+        "brightness": to_rgb(COLOURS["simple"]),
+    }
+    assert tuple(axes.collections[1].get_edgecolor()[0][:3]) == to_rgb(COLOURS["anomalib"])
+    told = speed_picture(gathered, tmp_path).markdown
+    assert "1 of 3 markers are hollow" in told and "Hollow: taken while the test images were judged" in told
+    assert _handles(hollow=True)[-1].get_label() == HOLLOW and len(_handles(hollow=False)) == 4
+
+
+def test_where_all_times_were_taken_in_turns_nothing_is_said_of_hollow_markers(tmp_path):
+    study = made_study(tmp_path / "data", "head_ct", count=2)
+    made_run(tmp_path, study, METHODS["anodode"], 0.5)
+    assert "ollow" not in speed_picture(Gathered.read(tmp_path, METHODS), tmp_path).markdown
