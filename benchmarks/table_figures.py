@@ -23,6 +23,7 @@ from benchmarks.table_markdown import (
     folded,
     grid,
     listed,
+    plain,
 )
 from benchmarks.table_remarks import Notes, remarks
 from benchmarks.table_results import FAMILIES, Gathered, Runs
@@ -163,20 +164,27 @@ def _by_family(runs: Sequence[Runs], header: Sequence[str], row: Callable[[Runs]
 
 
 def cost(runs: Sequence[Runs]) -> str:
-    """Seconds, milliseconds, calls of networks and bytes, the median over seeds."""
+    """Seconds, milliseconds, calls of networks and bytes, the median over seeds; of which processors, if of several."""
     heads = ["seconds to fit", "ms an image", "fastest to slowest", "calls an image", "peak MB, fitting"]
     heads += ["peak MB, scoring", "model, MB"]
+    usual = _usual_processor(runs)
+    by_name = {one.entry.name: one for one in runs}
+
+    def mark(*some: Runs) -> str:
+        return " ¶" if any(processor != usual for one in some for processor in one.processors) else ""
 
     def row(one: Runs) -> list[str]:
         if not one.done:
             return [NOTHING] * len(heads)
         timed = one.times
-        mark = "" if one.in_turns else " *"
+        learned_by = [by_name[name] for name in one.entry.needs.split("+") if name in by_name]
         low, high = min(each["low"] for each in timed), max(each["high"] for each in timed)
+        ms = amount(statistics.median(each["median"] for each in timed)) + ("" if one.in_turns else " *")
+        seconds = _fit_seconds(one)
         return [
-            _fit_seconds(one),
-            amount(statistics.median(each["median"] for each in timed)) + mark,
-            f"{amount(low)} to {amount(high)}",
+            seconds if seconds == NOTHING else seconds + mark(one, *learned_by),
+            ms + mark(one),
+            f"{amount(low)} to {amount(high)}{mark(one)}",
             amount(_median(result["score"]["calls"] for result in one.done)),
             *(
                 amount(_median((result["memory"] or {}).get(key) for result in one.done))
@@ -185,7 +193,24 @@ def cost(runs: Sequence[Runs]) -> str:
             amount(_median(result["model_bytes"] / 2**20 for result in one.done if result["model_bytes"] is not None)),
         ]
 
-    return _by_family(runs, ["method", *heads], row)
+    return "\n\n".join(filter(None, (_by_family(runs, ["method", *heads], row), _other_processors(runs, usual))))
+
+
+def _usual_processor(runs: Sequence[Runs]) -> str:
+    """That of most methods; empty where no result tells one."""
+    counts = Counter(processor for one in runs for processor in one.processors)
+    return counts.most_common(1)[0][0] if counts else ""
+
+
+def _other_processors(runs: Sequence[Runs], usual: str) -> str:
+    """What their mark means; nothing where there is one alone."""
+    others = sorted({processor for one in runs for processor in one.processors if processor != usual})
+    if not others:
+        return ""
+    return plain(
+        f"¶: times of another processor than those of most rows, and not to be compared with them: {listed(others)} in "
+        f"place of {usual}. Earlier results tell a processor by its name alone, so that two names may be of one."
+    )
 
 
 def _fit_seconds(one: Runs) -> str:

@@ -68,6 +68,11 @@ class Runs:
         return any(one.get("interleaved") for one in self.times)
 
     @property
+    def processors(self) -> list[str]:
+        """As its results tell them: earlier ones without family and model."""
+        return sorted({one["machine"]["cpu"] for one in self.done if one["machine"]})
+
+    @property
     def kinds(self) -> list[str]:
         return sorted({kind for one in self.done for kind in one["figures"]} - {POOLED})
 
