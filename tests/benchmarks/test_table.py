@@ -11,8 +11,9 @@ from made_runs import failed_run, made_growth, made_run, made_study, remember
 
 from benchmarks import measuring, table, table_growth
 from benchmarks.fingerprints import code_of, harness_code
-from benchmarks.methods import METHODS
+from benchmarks.methods import METHODS, anoddpm, ddpm_ood, diffpath
 from benchmarks.methods.anomalib_list import LEFT_OUT
+from benchmarks.methods.simple import LARGEST_FOR_MEDIAN, LARGEST_FOR_PCA
 from benchmarks.results import Options
 from benchmarks.table_contests import DEFAULT, contests
 from benchmarks.table_outcomes import MATCHED, Outcomes
@@ -20,6 +21,8 @@ from benchmarks.table_ran import absent_section
 from benchmarks.table_results import Gathered
 from priorlens.commands.fit import fit
 from priorlens.errors import InputError
+from priorlens.klip_model import SIZES
+from priorlens.planted import KINDS
 
 SKILLS = {"anodode": 0.8, "klip": 0.83, "klip_reference": 0.9, "patchcore": 0.55, "anoddpm": 0.5, "brightness": 0.3}
 
@@ -324,6 +327,25 @@ def test_the_page_says_what_its_figures_cannot_be_compared_with(page):
     assert "ImageNet's mean and deviation" in tables and "0.5, which ours keep" in tables
     assert "`benchmarks/twins.py`" in tables
     assert "bfloat16" in tables and "bfloat16" in section(page, "## Quality against speed")
+    assert "Methods see images at sides that differ" in tables and "So these two studies favour ours." in tables
+    assert "not corrected for bias" in tables and "The limit of minutes is for the peers that train" in tables
+    assert "picked by no figure of test images" in " ".join(section(page, "## Ahead or behind").split())
+
+
+def test_what_the_page_says_of_diffusion_peers_is_what_they_do():
+    assert (ddpm_ood.STRIDE, ddpm_ood.STARTS_EVERY, diffpath.HEALTHY, anoddpm.COARSEST) == (50, 100, 256, 64)
+    assert {one.covariance_type for _, one in diffpath._mixture(2, 0).steps if hasattr(one, "covariance_type")} == {
+        "full"
+    }
+    assert (SIZES.largest, LARGEST_FOR_PCA, LARGEST_FOR_MEDIAN) == (128, 128, 96)
+
+
+def test_all_kinds_of_planted_artefacts_stand_on_the_page(page):
+    """One that is added has to be told there."""
+    assert KINDS == ("bright", "dark", "texture", "displacement", "transplant", "streak", "rim")
+    tables = " ".join(section(page, "## Tables").split())
+    for words in ("too bright, too dark, smoothed, displaced or transplanted", "streaks and stars of rays, rings"):
+        assert words in tables
 
 
 def test_what_was_measured_stands_beside_the_page_a_line_a_run(out, docs):
