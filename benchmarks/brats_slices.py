@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from benchmarks.adapters.brats import flair_sources
-from benchmarks.adapters.made import fingerprint_of
+from benchmarks.adapters.made import fingerprint_of, in_turn
 from benchmarks.adapters.scan_studies import Cut, Taken, in_names, scan_folders, write_folds
 from benchmarks.adapters.slices import GROUP, HEIGHT, by_median
 from benchmarks.study import Fold, Study
@@ -43,7 +43,7 @@ def brats_study(folder: Path, out: Path, folds: int, every: int = EVERY) -> Stud
     folds = min(folds, len(patients))
     if folds < 2:
         raise InputError(f"{folder}: has {len(patients)} patients and {folds} folds; at least two are needed")
-    parts = [([p for p in patients if p not in patients[i::folds]], patients[i::folds]) for i in range(folds)]
+    parts = in_turn(patients, folds)
     files = {path for source in sources for path in source.files}
     name = f"brats-{folds}-folds-every-{every}-{fingerprint_of(folder, files, patients)[:8]}"
 

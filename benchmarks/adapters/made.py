@@ -130,8 +130,13 @@ def folds_of(patients: Sequence[str], where: Path, count: int | None = None) -> 
     if count is None and len(names) >= FEW:
         judged = round(TEST_SHARE * len(names))
         return [(sorted(order[judged:]), sorted(order[:judged]))]
-    count = min(count or 2, len(names))
-    return [(sorted(set(order) - set(order[i::count])), sorted(order[i::count])) for i in range(count)]
+    return in_turn(order, min(count or 2, len(names)))
+
+
+def in_turn(patients: Sequence[str], count: int) -> list[tuple[list[str], list[str]]]:
+    """Patients to learn from and to judge in `count` folds, of which each in its turn judges the next patient."""
+    judged = [patients[i::count] for i in range(count)]
+    return [(sorted(set(patients) - set(some)), sorted(some)) for some in judged]
 
 
 def existing_folder(folder: Path, wanted: str) -> Path:
