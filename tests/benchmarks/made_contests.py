@@ -19,3 +19,17 @@ def made_contest(*against: Against, best="anodode", figure="image_auroc", value=
     ordered = tuple(sorted(against, key=lambda one: one.difference.value))
     patients = ordered[0].patients
     return Contest("head_ct", figure, made_runs(best), value, ordered, patients, default, **more)
+
+
+AHEAD_BUT_UNSURE = made_against("patchcore", -0.12, -0.05, 0.02)
+AHEAD_IN_PART = made_against("ddpm_ood", -0.26, -0.07, 0.07, every=8)
+BEHIND = made_against("stfpm", 0.02, 0.1, 0.2)
+"""Others, seen from ours."""
+
+
+class Titles:
+    """Stands for what was gathered, where only names of studies are asked for."""
+
+    @staticmethod
+    def title(study: str) -> str:
+        return study

@@ -2,20 +2,11 @@
 
 from dataclasses import replace
 
-from made_contests import made_against, made_contest
+from made_contests import AHEAD_BUT_UNSURE, AHEAD_IN_PART, BEHIND, Titles, made_against, made_contest
 
 from benchmarks.table_losses import losses
 
-AHEAD = made_against("patchcore", -0.12, -0.05, 0.02)
 CLEARLY_AHEAD = made_against("padim", -0.04, -0.03, -0.01, settled=False)
-AHEAD_IN_PART = made_against("ddpm_ood", -0.26, -0.07, 0.07, every=8)
-BEHIND = made_against("stfpm", 0.02, 0.1, 0.2)
-
-
-class Titles:
-    @staticmethod
-    def title(study):
-        return study
 
 
 def told(*found):
@@ -23,8 +14,8 @@ def told(*found):
 
 
 def test_losses_of_the_default_stand_beside_those_of_the_best_and_clear_ones_first():
-    default = made_contest(CLEARLY_AHEAD, AHEAD, AHEAD_IN_PART, BEHIND, value=0.5)
-    best = made_contest(AHEAD, BEHIND, best="klip", default=default)
+    default = made_contest(CLEARLY_AHEAD, AHEAD_BUT_UNSURE, AHEAD_IN_PART, BEHIND, value=0.5)
+    best = made_contest(AHEAD_BUT_UNSURE, BEHIND, best="klip", default=default)
     assert told(best) == [
         "- **head_ct, image AUROC**: our default, AnoDODE, default rule (0.500), is clearly behind PaDiM ‡ by 0.030 "
         "[+0.010, +0.040]; behind, but not clearly, PatchCore by 0.050 [−0.020, +0.120]; on a part of the images "
@@ -35,13 +26,13 @@ def test_losses_of_the_default_stand_beside_those_of_the_best_and_clear_ones_fir
 
 
 def test_a_default_that_is_the_best_has_one_line():
-    best = made_contest(AHEAD, figure="pixel_ap")
+    best = made_contest(AHEAD_BUT_UNSURE, figure="pixel_ap")
     (line,) = told(replace(best, default=best))
     assert "pixel AP**: our best, and our default, AnoDODE, default rule (0.600), is behind, but not clearly," in line
 
 
 def test_only_those_that_are_behind_are_told():
-    default = made_contest(AHEAD, value=0.5)
+    default = made_contest(AHEAD_BUT_UNSURE, value=0.5)
     (line,) = told(made_contest(BEHIND, best="klip", default=default))
     assert "our default, AnoDODE" in line
     assert told(made_contest(BEHIND)) == [

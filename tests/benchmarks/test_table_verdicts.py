@@ -2,21 +2,12 @@
 
 from dataclasses import replace
 
-from made_contests import made_against, made_contest, made_runs
+from made_contests import AHEAD_BUT_UNSURE, AHEAD_IN_PART, BEHIND, Titles, made_against, made_contest, made_runs
 
 from benchmarks.table_ahead import _both, _difference, _highest
 from benchmarks.table_verdicts import clearly, in_part, lead
 
-AHEAD_BUT_UNSURE = made_against("patchcore", -0.12, -0.05, 0.02)
 CLEARLY_AHEAD = made_against("padim", -0.05, -0.03, -0.01)
-AHEAD_IN_PART = made_against("ddpm_ood", -0.26, -0.07, 0.07, every=8)
-BEHIND = made_against("stfpm", 0.02, 0.1, 0.2)
-
-
-class Titles:
-    @staticmethod
-    def title(study):
-        return study
 
 
 def test_the_best_other_has_judged_all_images():
