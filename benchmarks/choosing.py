@@ -45,7 +45,7 @@ SHOWN: Mapping[str, str] = {"image_auroc": "image AUROC", "pixel_ap": "pixel AP"
 
 def takes_part(entry: Entry) -> bool:
     """Ours that keep images aside, and the one baseline that does; those of whole scans keep none."""
-    return (entry.family == "ours" and entry.name != "scan" and entry.slow == 1) or entry.name == WITHOUT_PRIOR
+    return (entry.family == "ours" and not entry.of_scans and entry.slow == 1) or entry.name == WITHOUT_PRIOR
 
 
 def choose(out: Path) -> None:

@@ -43,9 +43,6 @@ PATIENCE = 900.0
 STEEPEST = 3.0
 """Exponent by which an image's time is expected to grow with its side, at most about that of attention."""
 
-OF_SCANS = "scan"
-"""The method that made images cannot be given to."""
-
 NOT_TRIED = "a smaller one did not come about either"
 TOO_LONG = "stopped after"
 
@@ -114,7 +111,7 @@ def _measure(
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         python, used = environments.python(entry.environment), environments.versions(entry.environment)
-        failed = "it takes the scans of a study, not images" if entry.name == OF_SCANS else None
+        failed = "it takes the scans of a study, not images" if entry.of_scans else None
     except EnvironmentMissing as error:
         python, used, failed = Path(), {}, str(error)
     chain = [*(methods[name] for name in bases(entry)), entry]

@@ -94,10 +94,10 @@ class Entry:
     made_by: "module:Class", imported only where it runs. needs: the name of the method whose model it reads; several
     share one. "a+b" reads both: `load` gets a folder that holds `a` and `b`, the folders these have saved. slow: takes
     so long an image that only every `slow`-th test image of a kind is judged, and the table says so. environment:
-    "own", that of priorlens, or "anomalib". only: the names of studies it is meant for; empty, all. One of these may be
-    the layout of other studies, `brats` of `brats_<folder>`: it is meant for those that tell the scans of their slices.
-    intensity: of the studies it is meant for, see `Study`; empty, any. by_minutes: it trains until its loss settles, or
-    for the minutes that `Options` gives to peers.
+    "own", that of priorlens, or "anomalib". only: the names of studies it is meant for, `brats` of
+    `brats_<folder>` too; empty, all. of_scans: it takes the scans that slices were cut from, and is meant for no study
+    that cannot tell them. intensity: of the studies it is meant for, see `Study`; empty, any. by_minutes: it trains
+    until its loss settles, or for the minutes that `Options` gives to peers.
     """
 
     name: str
@@ -109,15 +109,16 @@ class Entry:
     slow: int = 1
     environment: Literal["own", "anomalib"] = "own"
     only: tuple[str, ...] = ()
+    of_scans: bool = False
     intensity: Literal["", "range", "percentile"] = ""
     by_minutes: bool = False
 
     def suits(self, study: Study) -> bool:
         """Whether it is meant for the study."""
-        in_layout = study.name.startswith(tuple(f"{name}_" for name in self.only))
-        in_layout &= all(fold.scans and fold.judged for fold in study.folds)
-        named = not self.only or study.name in self.only or in_layout
-        return named and self.intensity in ("", study.intensity)
+        layouts = tuple(f"{name}_" for name in self.only)
+        named = not self.only or study.name in self.only or study.name.startswith(layouts)
+        told = not self.of_scans or all(fold.scans and fold.judged for fold in study.folds)
+        return named and told and self.intensity in ("", study.intensity)
 
     @property
     def limits(self) -> str:

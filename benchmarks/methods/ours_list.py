@@ -61,5 +61,6 @@ ENTRIES: tuple[Entry, ...] = (
         "benchmarks.methods.ours_scan:OfScans",
         f"{_KLIP}, docs/volumes.md",
         only=("brats",),
+        of_scans=True,
     ),
 )

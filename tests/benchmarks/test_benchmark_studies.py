@@ -12,6 +12,7 @@ from PIL import Image
 
 from benchmarks.brats_slices import brats_study
 from benchmarks.measuring import test_cases as cases_of
+from benchmarks.methods import METHODS
 from benchmarks.results import QUICK, Options, Place, study_fingerprint
 from benchmarks.selection import judged, pictured, seen_at, training
 from benchmarks.stages import Run, _task
@@ -44,7 +45,7 @@ def brats(tmp_path_factory):
 
 
 def test_brats_is_judged_by_models_of_other_patients(brats):
-    assert len(brats.folds) == 2
+    assert len(brats.folds) == 2 and METHODS["scan"].suits(brats)
     for fold in brats.folds:
         learned = {case.group for case in healthy_cases(fold.folder, group=brats.group)}
         assert learned == {path.name for path in fold.scans}
@@ -110,6 +111,7 @@ def test_brats_of_2023_is_known_and_visits_of_a_patient_stay_in_one_fold(tmp_pat
         learned = {case.group for case in healthy_cases(fold.folder, group=study.group)}
         assert not learned & {case.group for case in labelled_cases(fold.folder, group=study.group)}
         assert fold.scans == fold.judged == ()  # methods for whole scans would look for the name flair
+    assert not METHODS["scan"].suits(study) and METHODS["brightness"].suits(study)
 
 
 def test_too_few_patients_that_can_be_read_are_told(tmp_path):
