@@ -94,8 +94,8 @@ class Entry:
     made_by: "module:Class", imported only where it runs. needs: the name of the method whose model it reads; several
     share one. "a+b" reads both: `load` gets a folder that holds `a` and `b`, the folders these have saved. slow: takes
     so long an image that only every `slow`-th test image of a kind is judged, and the table says so. environment:
-    "own", that of priorlens, or "anomalib". only: the names of studies it is meant for, `brats` of
-    `brats_<folder>` too; empty, all. of_scans: it takes the scans that slices were cut from, and is meant for no study
+    "own", that of priorlens, or "anomalib". only: the names of studies it is meant for, a name standing for
+    `<name>_<folder>` too; empty, all. of_scans: it takes the scans that slices were cut from, and is meant for no study
     that cannot tell them. intensity: of the studies it is meant for, see `Study`; empty, any. by_minutes: it trains
     until its loss settles, or for the minutes that `Options` gives to peers.
     """
@@ -124,6 +124,7 @@ class Entry:
     def limits(self) -> str:
         """The studies it is meant for, in words; empty where it is any."""
         told = [f"only {', '.join(self.only)}"] if self.only else []
+        told += ["only where a study can tell its scans"] if self.of_scans else []
         told += [f"only where grey values mean {_MEANING[self.intensity]}"] if self.intensity else []
         return "; ".join(told)
 

@@ -22,7 +22,7 @@ ENTRIES = {
         entry("dark", "Dark"),
         entry("both", "Both", needs="bright+dark"),
         entry("crashes_later", "CrashesLater"),
-        entry("scan", "Bright"),
+        entry("scan", "Bright", of_scans=True),
         replace(entry("elsewhere", "Bright"), environment="anomalib"),
     )
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from benchmarks.method import Entry
 from benchmarks.methods import METHODS
 from benchmarks.methods.ours import ASIDE, kept_and_aside
 from benchmarks.methods.ours_scan import _place
-from benchmarks.study import Study
+from benchmarks.study import Fold, Study
 from priorlens.conformal import combined_p_values
 
 _OWN = [entry for entry in METHODS.values() if entry.environment == "own"]
@@ -40,7 +41,11 @@ def test_a_method_may_be_meant_for_some_studies_only() -> None:
     assert suited["klip"] == suited["patchcore"] == [True, True]
     assert suited["klip_ct"] == [True, False] and suited["klip_mri"] == [False, True]
     assert suited["klip_reference"] == [True, False] and suited["scan"] == [False, False]
-    assert METHODS["scan"].suits(study("brats", "percentile"))
+    whole = Fold(Path("fold0"), (Path("p0"),), (Path("p1"),))
+    brats = replace(study("brats", "percentile"), folds=(whole,))
+    assert METHODS["scan"].suits(brats) and METHODS["scan"].suits(replace(brats, name="brats_mine"))
+    assert not METHODS["scan"].suits(replace(brats, folds=(whole, Fold(Path("fold1")))))
+    assert not METHODS["scan"].suits(replace(brats, name="lits_mine"))
 
 
 def test_names_are_unique() -> None:

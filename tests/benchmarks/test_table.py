@@ -295,7 +295,7 @@ def test_scores_of_two_models_are_not_compared(tmp_path):
     parts = [made_study(tmp_path / f"data/{i}", "brats", slices=True, count=3, first=3 * i) for i in range(2)]
     study = replace(parts[0], folds=tuple(fold for part in parts for fold in part.folds), planted=False)
     remember(study, tmp_path)
-    for name, skill in (("scan", 0.9), ("brightness", 0.4)):
+    for name, skill in (("anodode", 0.9), ("brightness", 0.4)):
         made_run(tmp_path, study, METHODS[name], skill, shift=50.0)
     gathered = Gathered.read(tmp_path, METHODS)
     path = gathered.runs("brats")[0].place(tmp_path, gathered.runs("brats")[0].done[0]).result
