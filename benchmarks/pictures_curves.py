@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ STAGES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56
 
 DECADES = 1.0
 """A loss that falls over more powers of ten than this is drawn on a logarithmic axis."""
+
+TITLE = 22
+"""Characters to a line that a column is wide enough for."""
 
 SMOOTH = 0.04
 """Of the points, over which the line in front takes the median."""
@@ -40,7 +44,7 @@ def curves_picture(gathered: Gathered, folder: Path) -> Picture | None:
         row[0].set_ylabel(name, fontsize=10, fontweight="bold")
     for panel, method in zip(panels[0], methods, strict=True):
         words = panel.get_title()
-        panel.set_title(f"{titles[method]}\n{words}", fontsize=9)
+        panel.set_title(f"{fill(titles[method], TITLE)}\n{words}", fontsize=9)
     picture = Picture(PREFIX + "curves.png", _alt(curves), "")
     save(figure, folder / picture.name)
     return picture
@@ -74,7 +78,7 @@ def _draw(panel: Axes, fit: Mapping[str, Any] | None) -> None:
     if values.min() > 0 and np.log10(values.max() / values.min()) > DECADES:
         panel.set_yscale("log")
     panel.set_title(_settled(fit), fontsize=9)
-    panel.tick_params(labelsize=7)
+    panel.tick_params(which="both", labelsize=7)
     panel.grid(alpha=0.2)
 
 
