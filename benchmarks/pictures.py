@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 from matplotlib import colormaps
@@ -21,6 +22,9 @@ from priorlens.outputs import atomic_write
 
 PREFIX = "benchmarks_"
 """Of the names of all pictures."""
+
+NAME = 22
+"""Characters to a line of a method's name."""
 
 MOST_BYTES = 400_000
 DPI = 100
@@ -53,6 +57,11 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def in_lines(title: str) -> str:
+    """A method's name in lines of at most `NAME` characters, but for longer words."""
+    return fill(title, NAME, break_long_words=False, break_on_hyphens=False)
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from scipy.ndimage import median_filter
 
-from benchmarks.pictures import PREFIX, Picture, new_figure, save
+from benchmarks.pictures import PREFIX, Picture, in_lines, new_figure, save
 from benchmarks.table_markdown import listed
 from benchmarks.table_results import Gathered, Runs
 
@@ -20,9 +19,6 @@ STAGES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56
 
 DECADES = 1.0
 """A loss that falls over more powers of ten than this is drawn on a logarithmic axis."""
-
-TITLE = 22
-"""Characters to a line that a column is wide enough for."""
 
 SMOOTH = 0.04
 """Of the points, over which the line in front takes the median."""
@@ -44,7 +40,7 @@ def curves_picture(gathered: Gathered, folder: Path) -> Picture | None:
         row[0].set_ylabel(name, fontsize=10, fontweight="bold")
     for panel, method in zip(panels[0], methods, strict=True):
         words = panel.get_title()
-        panel.set_title(f"{fill(titles[method], TITLE)}\n{words}", fontsize=9)
+        panel.set_title(f"{in_lines(titles[method])}\n{words}", fontsize=9)
     picture = Picture(PREFIX + "curves.png", _alt(curves), "")
     save(figure, folder / picture.name)
     return picture

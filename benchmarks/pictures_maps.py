@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
-from benchmarks.pictures import COLOURS, MAP_COLOURS, PREFIX, Picture, new_figure, save
+from benchmarks.pictures import COLOURS, MAP_COLOURS, PREFIX, Picture, in_lines, new_figure, save
 from benchmarks.shown import QUANTILES, WORST, Shown, best_of_ours, limits, read_maps, shown_images
 from benchmarks.table_contests import WORDS
 from benchmarks.table_markdown import listed
@@ -142,11 +142,10 @@ def _outline(panel: Axes, truth: Outcome) -> None:
 
 def _name(panel: Axes, words: str, colour: str, bold: bool) -> None:
     weight = "bold" if bold else "normal"
-    text = "\n".join(_lines(words))
     panel.text(
         -0.06,
         0.5,
-        text,
+        in_lines(words),
         ha="right",
         va="center",
         fontsize=8.5,
@@ -154,13 +153,3 @@ def _name(panel: Axes, words: str, colour: str, bold: bool) -> None:
         fontweight=weight,
         transform=panel.transAxes,
     )
-
-
-def _lines(words: str, width: int = 22) -> Iterator[str]:
-    line = ""
-    for word in words.split():
-        if line and len(line) + len(word) >= width:
-            yield line
-            line = ""
-        line = f"{line} {word}".strip()
-    yield line
